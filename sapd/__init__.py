@@ -1,0 +1,1 @@
+"""SMTP after POP for sendmail: see README.md."""

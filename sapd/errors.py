@@ -1,0 +1,43 @@
+"""What can go wrong, each with the exit status that cron and scripts see.
+
+The numbers are those of sysexits.h. A message names its subject (a file, mostly), then what is
+wrong and what to do, in one line.
+"""
+
+import errno
+import os
+
+BAD_STATE = os.EX_DATAERR  # 65: the state can't be used and was set aside
+LOG_UNREADABLE = os.EX_NOINPUT  # 66
+MAKEMAP_FAILED = os.EX_UNAVAILABLE  # 69
+BUG = os.EX_SOFTWARE  # 70
+CANT_CREATE = os.EX_CANTCREAT  # 73: a file can't be written (what stands at its path)
+IO_ERROR = os.EX_IOERR  # 74: a file can't be written (the disk)
+LOCKED = os.EX_TEMPFAIL  # 75: another run holds the lock
+NO_PERMISSION = os.EX_NOPERM  # 77
+BAD_CONFIG = os.EX_CONFIG  # 78
+
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
+
+
+class SapdError(Exception):
+    """A failure with an exit status, a subject and a reason: one line on stderr."""
+
+    def __init__(self, status: int, subject: str, reason: str) -> None:
+        """Keep the three parts; `str()` joins subject and reason."""
+        super().__init__(f"{subject}: {reason}")
+        self.status = status
+        self.subject = subject
+        self.reason = reason
+
+
+def status_of(error: OSError) -> int:
+    """Exit status for a file that can't be written: 77 no permission, 74 the disk, else 73."""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return NO_PERMISSION
+    return IO_ERROR if error.errno in _DISK else CANT_CREATE
+
+
+def cannot_write(path: str, error: OSError) -> SapdError:
+    """Turn a failed write, lock, rename or truncation of `path` into a `SapdError`."""
+    return SapdError(status_of(error), path, f"can't be written: {error.strerror}")
