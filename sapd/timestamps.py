@@ -1,0 +1,151 @@
+"""A log's time stamps turned into UTC epoch seconds. Pure; the only importer of dateutil.
+
+Four shapes of stamp are known (`STAMPS`): RFC 3164 section 4.1.2 (`Nov 22 10:41:05`, no year, no
+zone), RFC 3339 as RFC 5424 restricts it, and qpopper's own two (its trace file's
+`Nov 22 10:41:05.123 2026`, and ctime(3)). What does not depend on generality goes past dateutil,
+because a busy log is stamped a million times and cron pays for the import every minute.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, tzinfo
+
+AHEAD = 120
+"""Seconds that a stamp may be ahead of now and still be evidence: clocks differ a little."""
+
+_DAY = 86400
+_MONTHS = {
+    name: number
+    for number, name in enumerate(
+        b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(),
+        start=1,
+    )
+}
+_MONTH = rb"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
+
+STAMPS: dict[str, bytes] = {
+    "traditional": _MONTH + rb" [ 0-3]\d [0-2]\d:[0-5]\d:[0-6]\d",
+    "rfc3339": rb"\d{4}-\d\d-\d\dT[0-2]\d:[0-5]\d:[0-6]\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)",
+    "trace": _MONTH + rb" [ 0-3]\d [0-2]\d:[0-5]\d:[0-6]\d\.\d{3} \d{4}",
+    "ctime": rb"[A-Z][a-z]{2} " + _MONTH + rb" [ 0-3]\d [0-2]\d:[0-5]\d:[0-6]\d \d{4}",
+}
+"""The shapes as regular expressions (bytes, no groups)."""
+
+_PARTS = re.compile(rb"(.+?\d\d:\d\d):(\d\d(?:\.\d+)?)(.*)", re.DOTALL)
+_LEADING = re.compile(
+    rb"(?:<\d{1,3}>1 )?("
+    + b"|".join(STAMPS[name] for name in ("trace", "rfc3339", "traditional", "ctime"))
+    + rb")(?: |$)"
+)
+
+
+class Clock:
+    """Reads the stamps of one log, as of one moment.
+
+    `now` is UTC epoch seconds; `zone` is the log's zone for stamps that name none, None for the
+    system's.
+    """
+
+    def __init__(self, now: float, zone: tzinfo | None = None) -> None:
+        """Start with an empty cache: a log's minute is worked out once."""
+        self.now = now
+        self.zone = zone
+        self._minutes: dict[tuple[bytes, bytes], float | None] = {}
+
+    def epoch(self, stamp: bytes) -> float | None:
+        """UTC epoch seconds of a stamp in one of the shapes of `STAMPS`; None if it is no time.
+
+        A stamp without a year is the latest such date that is not more than a day after now. In
+        the hour that daylight saving repeats, the later reading holds unless it lies ahead of
+        now, so that a fresh login is never taken for an old one.
+        """
+        parts = _PARTS.fullmatch(stamp)
+        if parts is None:
+            return None
+        head, seconds, rest = parts.groups()
+        try:
+            minute = self._minutes[head, rest]
+        except KeyError:
+            if len(self._minutes) > 10_000:
+                self._minutes.clear()
+            minute = self._minutes[head, rest] = self._minute(head, rest)
+        return None if minute is None else minute + float(seconds)
+
+    def of_line(self, line: bytes) -> float | None:
+        """Epoch seconds of the stamp that a log line begins with, None if it has none."""
+        found = _LEADING.match(line)
+        return self.epoch(found[1]) if found else None
+
+    def _minute(self, head: bytes, rest: bytes) -> float | None:
+        try:
+            if head[4:5] == b"-":
+                return datetime.fromisoformat((head + rest).decode("ascii")).timestamp()
+            if rest:
+                from dateutil import parser
+
+                return self._local(parser.parse((head + rest).decode("ascii")))
+            return self._without_year(head)
+        except (ValueError, OverflowError):
+            return None
+
+    def _without_year(self, head: bytes) -> float | None:
+        month, day = _MONTHS[head[:3]], int(head[4:6])
+        hour, minute = int(head[7:9]), int(head[10:12])
+        this_year = datetime.fromtimestamp(self.now, self.zone).year
+        for year in range(this_year + 1, this_year - 9, -1):
+            try:
+                epoch = self._local(datetime(year, month, day, hour, minute))
+            except ValueError:  # 29 February: the leap year before has it
+                continue
+            if epoch <= self.now + _DAY:
+                return epoch
+        return None
+
+    def _local(self, wall: datetime) -> float:
+        first, second = (wall.replace(tzinfo=self.zone, fold=fold).timestamp() for fold in (0, 1))
+        late, early = max(first, second), min(first, second)
+        return late if late <= self.now + AHEAD else early
+
+
+def stamp_like(line: bytes, epoch: float, zone: tzinfo | None) -> bytes:
+    """A stamp for `epoch` in the shape of the one `line` begins with: traditional, or RFC 3339."""
+    local = datetime.fromtimestamp(int(epoch), zone)
+    if line[:3] in _MONTHS:
+        month = list(_MONTHS)[local.month - 1]
+        return month + b" %2d " % local.day + local.strftime("%H:%M:%S").encode("ascii")
+    return local.astimezone().isoformat().encode("ascii")
+
+
+def zone(name: str) -> tzinfo:
+    """The time zone of an IANA name such as Europe/Berlin; raises ValueError if there is none.
+
+    dateutil reads the system's zone files and falls back on a copy of its own.
+    """
+    from dateutil import tz
+
+    found = tz.gettz(name) if name.strip() else None
+    if found is None:
+        raise ValueError(f'no time zone "{name}"; names look like Europe/Berlin or UTC')
+    return found
+
+
+def moment(text: str, default_zone: tzinfo | None) -> float:
+    """Epoch seconds of a time that a person typed, in any form that dateutil parses.
+
+    A text that names no zone is taken in `default_zone` (None: the system's). Raises ValueError.
+    """
+    from dateutil import parser
+
+    try:
+        parsed = parser.parse(text)
+        if parsed.tzinfo is None:
+            parsed = parsed.replace(tzinfo=default_zone)
+        return parsed.timestamp()
+    except OverflowError as error:
+        raise ValueError(str(error)) from None
+
+
+def rfc3339(epoch: float) -> str:
+    """RFC 3339 in UTC with Z, whole seconds: `2026-11-22T10:41:05Z`."""
+    return datetime.fromtimestamp(int(epoch), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
