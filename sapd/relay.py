@@ -1,0 +1,115 @@
+"""Who may relay: the claims. Pure; `now` is an argument.
+
+A claim is an address and an account, with the *log's* time of that account's latest login from
+there. It lasts for the window of the address's network. Merging the same login twice changes
+nothing, which is why reading a log again is always safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+Claims = dict[str, dict[str, float]]
+"""{address: {account: login time}}, times in UTC epoch seconds."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How long a login opens the relay, in seconds, and for whom it never does."""
+
+    window: float
+    windows: tuple[tuple[Network, float], ...] = ()
+    never: tuple[Network, ...] = ()
+
+    @property
+    def longest(self) -> float:
+        """The longest window of all, in seconds: older log lines open nothing."""
+        return max([self.window, *(window for _, window in self.windows)])
+
+    def window_of(self, address: str) -> float:
+        """Seconds that a login from `address` lasts; the longest prefix wins."""
+        if not self.windows:
+            return self.window
+        ip = _parsed(address)
+        matching = [(net.prefixlen, window) for net, window in self.windows if ip in net]
+        return max(matching)[1] if matching else self.window
+
+    def forbids(self, address: str) -> bool:
+        """Whether no login opens `address`: unspecified, multicast, or in a `never` network."""
+        ip = _parsed(address)
+        return ip.is_unspecified or ip.is_multicast or any(ip in net for net in self.never)
+
+    def until(self, address: str, login: float) -> float:
+        """When a login at `login` from `address` ends."""
+        return login + self.window_of(address)
+
+
+@lru_cache(maxsize=100_000)
+def _parsed(address: str) -> Address:
+    return ip_address(address)
+
+
+def claim(
+    claims: Claims, rules: Rules, address: str, account: str, login: float, now: float
+) -> str | None:
+    """Merge one login; return "open" or "renew" if it changed the claims, None if it did not.
+
+    A login that is stale, or whose address may never relay, changes nothing. One that is a
+    little ahead of now counts as now: nobody stays open longer than the window.
+    """
+    login = min(login, now)
+    if rules.forbids(address) or rules.until(address, login) <= now:
+        return None
+    accounts = claims.setdefault(address, {})
+    known = accounts.get(account)
+    if known is not None and known >= login:
+        return None
+    accounts[account] = login
+    return "open" if known is None else "renew"
+
+
+def expire(claims: Claims, rules: Rules, now: float) -> Iterator[tuple[str, str]]:
+    """Drop what is stale or may not be any more; yield each (address, account) dropped.
+
+    A claim ahead of now (the clock was set back) is moved to now, for the same reason.
+    """
+    for address, accounts in list(claims.items()):
+        forbidden = rules.forbids(address)
+        for account, login in list(accounts.items()):
+            if forbidden or rules.until(address, min(login, now)) <= now:
+                del accounts[account]
+                yield address, account
+            elif login > now:
+                accounts[account] = now
+        if not accounts:
+            del claims[address]
+
+
+@dataclass(frozen=True)
+class Grant:
+    """An address that may relay: by whose logins, since and until when (UTC epoch seconds)."""
+
+    address: str
+    accounts: tuple[str, ...]
+    since: float
+    until: float
+
+
+def grants(claims: Claims, rules: Rules, refused: Container[str], now: float) -> list[Grant]:
+    """Who may relay at `now`; `refused` are addresses that the administrator's map holds shut."""
+    found = []
+    for address, accounts in claims.items():
+        logins = {
+            account: login
+            for account, login in accounts.items()
+            if login <= now < rules.until(address, login)
+        }
+        if logins and address not in refused and not rules.forbids(address):
+            until = rules.until(address, max(logins.values()))
+            found.append(Grant(address, tuple(sorted(logins)), min(logins.values()), until))
+    return sorted(found, key=lambda grant: (grant.until, grant.address))
