@@ -1,0 +1,428 @@
+"""The log as bytes: continue where the last run stopped, follow rotation, hand over whole lines.
+
+The cursor is content, not an inode: an offset, and the *anchor*, up to 256 bytes that stood before
+it. Whatever was done to the log (renamed, copied and truncated, cut by another program, removed
+and made again with the same inode), those bytes are looked for: at the offset, in the rotated
+neighbours, then anywhere in the log. Where they can't be found, or prove too little, the log is
+read again from the edge of the window, because reading a line twice changes nothing and missing
+one shuts somebody out.
+
+Memory stays bounded by the block, whatever the length of the log or of a line.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import re
+import stat
+import zlib
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import IO, NamedTuple
+
+from sapd import errors
+from sapd.timestamps import Clock
+
+ANCHOR = 256
+"""Bytes kept before the offset. A shorter anchor is no proof of having found the place."""
+
+BLOCK = 512 * 1024
+LATE = 3900
+"""Seconds behind the window's edge where a first run begins: an hour, which daylight saving may
+repeat or a relay be late, and five minutes."""
+
+MARKER = re.compile(rb"[^\n]* sapd\[\d+\]: log cut, \d+ lines removed *\n")
+"""The line that `cut` leaves at the head of a log."""
+
+_COMPRESSED = (".gz", ".bz2", ".xz")
+_LEAST = 16 * 1024 * 1024  # bytes that a first run reads however old they look
+_FINE = 1024 * 1024  # bytes at the end whose every line's stamp is looked at ...
+_COARSE = 40  # ... and before them every so manieth
+_STRIDE = 64 * 1024
+_ANCIENT = 30 * 86400  # seconds; no relay and no clock step brings lines this late
+_LONG = 1024 * 1024  # bytes; the rest of a longer line is passed over
+
+
+class Cursor(NamedTuple):
+    """A place in a log: the offset in bytes, and the bytes before it (at most `ANCHOR`)."""
+
+    offset: int
+    anchor: bytes
+
+    @property
+    def proves(self) -> bool:
+        """Whether the anchor is long enough to tell this place from any other."""
+        return len(self.anchor) >= ANCHOR
+
+
+START = Cursor(0, b"")
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a log was read.
+
+    `here` is in the log itself, `before` the end of what was read in the file that was rotated
+    away last, `lines` the number of lines up to `here` (None: not known), `cut` where `here` will
+    be once a cut that was begun is done.
+    """
+
+    here: Cursor = START
+    before: Cursor | None = None
+    lines: int | None = None
+    cut: Cursor | None = None
+
+
+class _Rotating(Exception):  # noqa: N818 -- not an error: look again
+    """A neighbour was renamed between listing and opening it."""
+
+
+class _Unpacked:
+    """A compressed file; where it is damaged, or still being written, it ends."""
+
+    def __init__(self, path: str, opened: ExitStack) -> None:
+        self._broken: tuple[type[Exception], ...] = (EOFError, OSError, zlib.error)
+        file: io.BufferedIOBase
+        if path.endswith(".gz"):
+            from gzip import GzipFile
+
+            file = GzipFile(path)
+        elif path.endswith(".bz2"):
+            from bz2 import BZ2File
+
+            file = BZ2File(path)
+        else:
+            from lzma import LZMAError, LZMAFile
+
+            file = LZMAFile(path)  # noqa: SIM115 -- `opened` closes it
+            self._broken += (LZMAError,)
+        self._file = opened.enter_context(file)
+
+    def seek(self, offset: int) -> None:
+        with suppress(*self._broken):
+            self._file.seek(offset)
+
+    def read(self, size: int) -> bytes:
+        try:
+            return self._file.read(size)
+        except self._broken:
+            return b""
+
+
+_File = io.FileIO | _Unpacked
+
+
+@dataclass
+class _Segment:
+    """A file to read from a place on; `lines` as in `Position`."""
+
+    file: _File
+    start: Cursor
+    lines: int | None = None
+    current: bool = False
+
+
+class Reading:
+    """What is new in a log since `position`: iterate `blocks()`, then take `position`.
+
+    `edge` (UTC epoch seconds) is the time before which no login matters; a file that was last
+    changed before `modified_since` holds none that does. `bytes_read` and `lines_read` count.
+    """
+
+    def __init__(
+        self, path: str, position: Position | None, edge: float, modified_since: float, clock: Clock
+    ) -> None:
+        """Open nothing yet; a `position` of None means a first run."""
+        self.path = path
+        self.position = position
+        self.bytes_read = 0
+        self.lines_read = 0
+        self._edge = edge - LATE
+        self._modified_since = modified_since - LATE
+        self._clock = clock
+
+    def blocks(self) -> Iterator[bytes]:
+        """Yield the new lines in order, in blocks of whole lines.
+
+        Only the last block of a rotated file may end without a newline. Raises `SapdError` 66 if
+        the log can't be read; the position is then what it was.
+        """
+        before = self.position.before if self.position else None
+        here, lines = START, None
+        with ExitStack() as opened:
+            try:
+                for segment in self._plan(opened):
+                    cursor, count = yield from self._read(segment)
+                    if segment.current:
+                        here, lines = cursor, count
+                    else:
+                        before = cursor
+            except OSError as error:
+                reason = f"can't be read: {error.strerror or error}"
+                raise errors.SapdError(errors.LOG_UNREADABLE, self.path, reason) from None
+        self.position = Position(here, before, lines)
+
+    def _plan(self, opened: ExitStack) -> list[_Segment]:
+        for _ in range(5):
+            try:
+                return self._segments(_open_log(self.path, opened), opened)
+            except _Rotating:
+                continue
+        raise OSError(errno.EBUSY, "its rotated files keep changing names")
+
+    def _segments(self, log: io.FileIO | None, opened: ExitStack) -> list[_Segment]:
+        rotated = _Neighbours(self.path, self._modified_since, opened)
+        was = self.position
+        if log is None:
+            segments = _after_rotation(was, rotated) or self._from_edge(None, rotated)
+            if not segments:
+                raise FileNotFoundError(errno.ENOENT, "no such file; does the POP server log here?")
+            return segments
+        if was is None:
+            return self._from_edge(log, rotated)
+        if was.cut is not None and _holds(log, was.cut):
+            return [_Segment(log, was.cut, None, current=True)]
+        if was.here.proves and _holds(log, was.here):
+            lines = was.lines if was.cut is None else None
+            return [*_late(was, rotated), _Segment(log, was.here, lines, current=True)]
+        if segments := _after_rotation(was, rotated):
+            if len(segments) == 1 and not was.here.proves and _holds(log, was.here):
+                return [*segments, _Segment(log, was.here, was.lines, current=True)]
+            return [*segments, _Segment(log, START, 0, current=True)]
+        if was.here.proves and (found := _search(log, was.here.anchor)) is not None:
+            return [_Segment(log, found, None, current=True)]
+        return self._from_edge(log, rotated)
+
+    def _from_edge(self, log: io.FileIO | None, rotated: _Neighbours) -> list[_Segment]:
+        """The log from the window's edge on, and its neighbours where it begins inside it."""
+        segments: list[_Segment] = []
+        older = True
+        if log is not None:
+            fresh = os.fstat(log.fileno()).st_mtime >= self._modified_since
+            start, older = self._window_start(log, _LEAST if fresh else 0)
+            segments = [_Segment(log, start, None if start.offset else 0, current=True)]
+        for file in rotated.newest_first() if older else ():
+            start, older = self._window_start(file, _LEAST)
+            segments.append(_Segment(file, start))
+            if not older:
+                break
+        return segments[::-1]
+
+    def _window_start(self, file: _File, least: int) -> tuple[Cursor, bool]:
+        """Where to begin in a file, and whether older files may hold something, too.
+
+        Walks back until three stamps in a row lie before the edge, and at least `least` bytes:
+        lines that come late and clocks that are set put old stamps among new ones. It stops
+        sooner where lines of several days are older than a month, because behind them a stamp
+        without a year that looks fresh may be a year old.
+        """
+        old = 0
+        ancient_days: set[float] = set()
+        if isinstance(file, io.FileIO):
+            size = os.fstat(file.fileno()).st_size
+            for offset, line in _line_starts_backwards(file, size):
+                stamp = self._clock.of_line(line)
+                if stamp is None:
+                    continue
+                if stamp >= self._edge:
+                    old = 0
+                    ancient_days.clear()
+                    continue
+                old += 1
+                if stamp < self._edge - _ANCIENT:
+                    ancient_days.add(stamp // 86400)
+                if old >= 3 and (size - offset >= least or len(ancient_days) > 1):
+                    return _cursor_at(file, offset), False
+        file.seek(0)
+        first = [self._clock.of_line(line) for line in file.read(4096).split(b"\n")]
+        stamps = [stamp for stamp in first if stamp is not None][:3]
+        return START, sum(stamp < self._edge for stamp in stamps) < 2
+
+    def _read(self, segment: _Segment) -> Generator[bytes, None, tuple[Cursor, int | None]]:
+        """Yield a file's lines from a place on; return the place behind the last whole one."""
+        file, lines = segment.file, segment.lines
+        consumed, anchor = segment.start
+        position = consumed
+        rest, passing_over = b"", False
+        file.seek(position)
+        while data := file.read(BLOCK):
+            self.bytes_read += len(data)
+            position += len(data)
+            end = data.rfind(b"\n") + 1
+            if not end:
+                rest += data
+                if len(rest) > _LONG:
+                    rest, passing_over = rest[-ANCHOR:], True
+                continue
+            block = rest + data[:end]
+            rest = data[end:]
+            consumed = position - len(rest)
+            anchor = (anchor + block[-ANCHOR:])[-ANCHOR:]
+            newlines = block.count(b"\n")
+            self.lines_read += newlines
+            lines = None if lines is None else lines + newlines
+            if passing_over:
+                block, passing_over = block[block.find(b"\n") + 1 :], False
+            yield block
+        if rest and not segment.current and not passing_over:
+            yield rest
+        return Cursor(consumed, anchor), lines
+
+
+def lines(file: IO[bytes]) -> Iterator[bytes]:
+    """The lines of an open file, each ending in a newline; of a very long one only the head."""
+    while line := file.readline(_LONG):
+        head = line
+        while line and not line.endswith(b"\n"):
+            line = file.readline(_LONG)
+        yield head if head.endswith(b"\n") else head + b"\n"
+
+
+class _Neighbours:
+    """The rotated files of a log (`LOG.*`, `LOG-*`), opened when they are asked for."""
+
+    def __init__(self, path: str, modified_since: float, opened: ExitStack) -> None:
+        self._opened = opened
+        folder, name = os.path.split(path)
+        found = []
+        try:
+            entries = list(os.scandir(folder or "."))
+        except OSError:
+            entries = []
+        names = {entry.name for entry in entries}
+        for entry in entries:
+            if not entry.name.startswith((f"{name}.", f"{name}-")):
+                continue
+            stem, extension = os.path.splitext(entry.name)
+            if extension in _COMPRESSED and stem in names:
+                continue  # being compressed right now: the plain one is whole
+            try:
+                about = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                raise _Rotating from None
+            if stat.S_ISREG(about.st_mode) and about.st_mtime >= modified_since:
+                found.append((-about.st_mtime_ns, _age(entry.name[len(name) :]), entry.path))
+        self._paths = [path for _, _, path in sorted(found)]
+        self._files: dict[str, _File | None] = {}
+
+    def newest_first(self) -> Iterator[_File]:
+        for path in self._paths:
+            if (file := self._open(path)) is not None:
+                yield file
+
+    def newest_plain(self) -> io.FileIO | None:
+        """The newest of them, unless it is compressed: looking into that is not cheap."""
+        if not self._paths or self._paths[0].endswith(_COMPRESSED):
+            return None
+        file = self._open(self._paths[0])
+        return file if isinstance(file, io.FileIO) else None
+
+    def _open(self, path: str) -> _File | None:
+        if path not in self._files:
+            try:
+                self._files[path] = (
+                    _Unpacked(path, self._opened)
+                    if path.endswith(_COMPRESSED)
+                    else _open_log(path, self._opened)
+                )
+            except FileNotFoundError:
+                raise _Rotating from None
+            except OSError:
+                self._files[path] = None  # not ours to read: as good as not there
+            else:
+                if self._files[path] is None:
+                    raise _Rotating
+        return self._files[path]
+
+
+def _age(suffix: str) -> int:
+    """Order of rotated names that were changed in the same instant: .1 before .2, dates last."""
+    number = re.search(r"\d+", suffix)
+    if number is None:
+        return 0
+    return int(number[0]) if len(number[0]) < 6 else -int(number[0])
+
+
+def _open_log(path: str, opened: ExitStack) -> io.FileIO | None:
+    """Open a log for reading, None if there is none; raises OSError if it is not a file."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    log = opened.enter_context(io.FileIO(fd))  # refuses folders
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    return log
+
+
+def _after_rotation(was: Position | None, rotated: _Neighbours) -> list[_Segment]:
+    """The rest of the rotated file that holds the cursor, and all of the newer ones."""
+    if was is None:
+        return []
+    cursor = was.here if was.here.proves else was.before
+    if cursor is None:
+        return []
+    newer: list[_Segment] = []
+    for file in rotated.newest_first():
+        if _holds(file, cursor):
+            return [_Segment(file, cursor), *reversed(newer)]
+        newer.append(_Segment(file, START))
+    return []
+
+
+def _late(was: Position, rotated: _Neighbours) -> list[_Segment]:
+    """What was still written to the file rotated away last: its writers may keep it open."""
+    newest = rotated.newest_plain()
+    if was.before is None or newest is None or not _holds(newest, was.before):
+        return []
+    return [_Segment(newest, was.before)]
+
+
+def _holds(file: _File, cursor: Cursor) -> bool:
+    """Whether the anchor's bytes stand before the cursor's offset."""
+    return _bytes_at(file, cursor.offset - len(cursor.anchor), len(cursor.anchor)) == cursor.anchor
+
+
+def _cursor_at(file: _File, offset: int) -> Cursor:
+    length = min(offset, ANCHOR)
+    return Cursor(offset, _bytes_at(file, offset - length, length))
+
+
+def _bytes_at(file: _File, offset: int, length: int) -> bytes:
+    file.seek(offset)
+    found = b""
+    while len(found) < length and (data := file.read(length - len(found))):
+        found += data
+    return found
+
+
+def _search(file: io.FileIO, anchor: bytes) -> Cursor | None:
+    """The first place behind the anchor's bytes, wherever they stand now."""
+    file.seek(0)
+    offset, window = 0, b""
+    while data := file.read(BLOCK):
+        window += data
+        if (at := window.find(anchor)) >= 0:
+            return Cursor(offset + at + len(anchor), anchor)
+        offset += len(window) - len(window[-ANCHOR:])
+        window = window[-ANCHOR:]
+    return None
+
+
+def _line_starts_backwards(file: io.FileIO, size: int) -> Iterator[tuple[int, bytes]]:
+    """Offsets of lines with their first bytes, from the end: every line, later some lines."""
+    stop = size
+    while stop > 0:
+        start = max(0, stop - _STRIDE)
+        data = _bytes_at(file, start, stop - start + 64)
+        starts = [found.end() for found in re.finditer(rb"\n", data[: stop - start])]
+        if start == 0:
+            starts.insert(0, 0)
+        if size - stop >= _FINE:
+            starts = starts[::_COARSE]
+        for at in reversed(starts):
+            yield start + at, data[at : at + 64]
+        stop = start

@@ -1,0 +1,361 @@
+"""Reading on: every way in which a log may change between two looks, line by line."""
+
+import bz2
+import gzip
+import lzma
+import os
+import shutil
+import time
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from sapd import errors
+from sapd.maillog import LATE, Position, Reading
+from sapd.timestamps import Clock, rfc3339
+
+NOW = time.time()
+WINDOW = 1800.0
+
+
+def line(number: int, age: float = 60.0) -> bytes:
+    return f"{rfc3339(NOW - age)} mx1 popper[42]: line {number:06d} {'x' * 40}\n".encode()
+
+
+class Follower:
+    """Reads a log again and again, as runs do, and notes the numbers of the lines it was given."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.position: Position | None = None
+        self.bytes_read = 0
+
+    def look(self) -> list[int]:
+        reading = Reading(str(self.path), self.position, NOW - WINDOW, NOW - WINDOW, Clock(NOW))
+        data = b"".join(reading.blocks())
+        self.position, self.bytes_read = reading.position, reading.bytes_read
+        return [int(row.split()[4]) for row in data.split(b"\n") if row.count(b" ") > 4]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    path = tmp_path / "qpopper"
+    path.touch()
+    return path
+
+
+@pytest.fixture
+def follower(log: Path) -> Follower:
+    return Follower(log)
+
+
+def append(path: Path, *numbers: int) -> None:
+    with path.open("ab") as file:
+        file.write(b"".join(line(number) for number in numbers))
+
+
+def numbers(first: int, last: int) -> tuple[int, ...]:
+    return tuple(range(first, last + 1))
+
+
+def test_reads_on(log: Path, follower: Follower) -> None:
+    append(log, *numbers(1, 10))
+    assert follower.look() == [*numbers(1, 10)]
+    assert follower.look() == []
+    assert follower.bytes_read == 0
+    append(log, 11, 12)
+    assert follower.look() == [11, 12]
+    assert follower.position is not None
+    assert follower.position.lines == 12
+
+
+def test_half_a_line_waits(log: Path, follower: Follower) -> None:
+    append(log, *numbers(1, 10))
+    follower.look()
+    with log.open("ab") as file:
+        file.write(line(11)[:30])
+    assert follower.look() == []
+    with log.open("ab") as file:
+        file.write(line(11)[30:] + line(12)[:50])
+    assert follower.look() == [11]
+    with log.open("ab") as file:
+        file.write(line(12)[50:])
+    assert follower.look() == [12]
+
+
+def test_half_a_line_waits_in_a_new_log(log: Path, follower: Follower) -> None:
+    log.write_bytes(line(1)[:30])
+    assert follower.look() == []
+    log.write_bytes(line(1))
+    assert follower.look() == [1]
+
+
+@pytest.mark.parametrize("before", [0, 1, 10])
+@pytest.mark.parametrize("unread", [0, 50])
+@pytest.mark.parametrize("after", [0, 1, 60])
+class TestRotation:
+    """Unread lines, and lines in the new log: none may be lost."""
+
+    def expect(self, follower: Follower, before: int, unread: int, after: int) -> None:
+        found = follower.look()
+        wanted = [*numbers(101, 100 + unread), *numbers(201, 200 + after)]
+        assert [number for number in found if number > 100] == wanted
+        if before >= 10:
+            assert found == wanted  # with a whole anchor nothing is read twice
+
+    def start(self, log: Path, follower: Follower, before: int, unread: int) -> None:
+        append(log, *numbers(1, before))
+        assert follower.look() == [*numbers(1, before)]
+        append(log, *numbers(101, 100 + unread))
+
+    def test_rename(
+        self, log: Path, follower: Follower, before: int, unread: int, after: int
+    ) -> None:
+        self.start(log, follower, before, unread)
+        log.rename(f"{log}.1")
+        append(log, *numbers(201, 200 + after))
+        self.expect(follower, before, unread, after)
+
+    @pytest.mark.parametrize(
+        ("suffix", "pack"),
+        [(".1.gz", gzip.compress), ("-20261122.bz2", bz2.compress), (".0.xz", lzma.compress)],
+    )
+    def test_rename_and_compress(
+        self, log: Path, follower: Follower, before: int, unread: int, after: int,
+        suffix: str, pack: object,
+    ) -> None:  # fmt: skip
+        self.start(log, follower, before, unread)
+        Path(f"{log}{suffix}").write_bytes(pack(log.read_bytes()))  # type: ignore[operator]
+        log.unlink()
+        append(log, *numbers(201, 200 + after))
+        self.expect(follower, before, unread, after)
+
+    def test_two_renames(
+        self, log: Path, follower: Follower, before: int, unread: int, after: int
+    ) -> None:
+        self.start(log, follower, before, unread // 2)
+        log.rename(f"{log}.2")
+        append(log, *numbers(101 + unread // 2, 100 + unread))
+        later = time.time() + 0.01
+        os.utime(log, (later, later))
+        log.rename(f"{log}.1")
+        append(log, *numbers(201, 200 + after))
+        self.expect(follower, before, unread, after)
+
+    def test_copytruncate(
+        self, log: Path, follower: Follower, before: int, unread: int, after: int
+    ) -> None:
+        self.start(log, follower, before, unread)
+        shutil.copy(log, f"{log}.1")
+        os.truncate(log, 0)
+        append(log, *numbers(201, 200 + after))
+        self.expect(follower, before, unread, after)
+
+    def test_rename_seen_before_the_new_log_is_there(
+        self, log: Path, follower: Follower, before: int, unread: int, after: int
+    ) -> None:
+        self.start(log, follower, before, unread)
+        log.rename(f"{log}.1")
+        if before + unread == 0:
+            return
+        first = follower.look()
+        assert [number for number in first if number > 100] == [*numbers(101, 100 + unread)]
+        append(log, *numbers(201, 200 + after))
+        assert follower.look() == [*numbers(201, 200 + after)]
+
+    def test_head_cut_by_another_program(
+        self, log: Path, follower: Follower, before: int, unread: int, after: int
+    ) -> None:
+        self.start(log, follower, before, unread)
+        rows = log.read_bytes().splitlines(keepends=True)
+        log.write_bytes(b"".join(rows[before // 2 :]))
+        append(log, *numbers(201, 200 + after))
+        self.expect(follower, before, unread, after)
+
+    def test_truncated_and_regrown_past_the_offset(
+        self, log: Path, follower: Follower, before: int, unread: int, after: int
+    ) -> None:
+        self.start(log, follower, before, 0)
+        log.write_bytes(b"")
+        append(log, *numbers(101, 100 + unread), *numbers(201, 200 + after))
+        self.expect(follower, before, unread, after)
+
+    def test_deleted_and_made_again_with_the_inode(
+        self, log: Path, follower: Follower, before: int, unread: int, after: int
+    ) -> None:
+        self.start(log, follower, before, 0)
+        log.unlink()
+        append(log, *numbers(101, 100 + unread), *numbers(201, 200 + after))
+        log.touch()
+        self.expect(follower, before, unread, after)
+
+
+def test_late_lines_in_the_rotated_file_are_read(log: Path, follower: Follower) -> None:
+    append(log, *numbers(1, 10))
+    follower.look()
+    log.rename(f"{log}.1")
+    append(log, *numbers(201, 220))
+    assert follower.look() == [*numbers(201, 220)]
+    append(Path(f"{log}.1"), 11, 12)
+    append(log, 221)
+    assert follower.look() == [11, 12, 221]
+    assert follower.look() == []
+
+
+def test_a_log_being_compressed_is_read_from_the_plain_file(log: Path, follower: Follower) -> None:
+    append(log, *numbers(1, 10))
+    follower.look()
+    append(log, *numbers(11, 300))
+    log.rename(f"{log}.1")
+    whole = gzip.compress(Path(f"{log}.1").read_bytes())
+    Path(f"{log}.1.gz").write_bytes(whole[: len(whole) // 2])
+    append(log, 301)
+    assert follower.look() == [*numbers(11, 301)]
+
+
+@pytest.mark.parametrize("garbage", [b"", b"no gzip", gzip.compress(b"x" * 9999)[:-12]])
+def test_damaged_neighbours_do_no_harm(log: Path, follower: Follower, garbage: bytes) -> None:
+    append(log, *numbers(1, 10))
+    follower.look()
+    Path(f"{log}.1.gz").write_bytes(garbage)
+    Path(f"{log}.2.xz").write_bytes(garbage)
+    Path(f"{log}.d").mkdir()
+    os.mkfifo(f"{log}.fifo")
+    log.write_bytes(b"")
+    append(log, 11)
+    assert follower.look() == [11]
+
+
+def test_the_log_away_for_a_while(log: Path, follower: Follower) -> None:
+    append(log, *numbers(1, 10))
+    follower.look()
+    away = log.with_name("away")
+    log.rename(away)
+    with pytest.raises(errors.SapdError, match="no such file") as raised:
+        follower.look()
+    assert raised.value.status == errors.LOG_UNREADABLE
+    append(away, 11)
+    away.rename(log)
+    assert follower.look() == [11]
+
+
+@pytest.mark.parametrize("kind", ["folder", "fifo", "device"])
+def test_what_is_no_file_is_refused_without_waiting(
+    log: Path, follower: Follower, kind: str
+) -> None:
+    log.unlink()
+    if kind == "folder":
+        log.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(log)
+    else:
+        log.symlink_to("/dev/null")
+    with pytest.raises(errors.SapdError, match=str(log)) as raised:
+        follower.look()
+    assert raised.value.status == errors.LOG_UNREADABLE
+
+
+def test_old_lines_of_a_first_run_are_left_alone(log: Path, follower: Follower) -> None:
+    with log.open("wb") as file:
+        for number in range(200_000):
+            file.write(line(number, age=10 * WINDOW + LATE))
+        file.write(b"".join(line(number, 60.0) for number in (900_001, 900_002)))
+    found = follower.look()
+    assert found[-2:] == [900_001, 900_002]
+    assert 16 * 1024 * 1024 <= follower.bytes_read < 17 * 1024 * 1024
+    assert follower.position is not None
+    assert follower.position.lines is None
+
+
+def test_late_lines_and_clock_steps_do_not_end_the_walk(log: Path, follower: Follower) -> None:
+    with log.open("wb") as file:
+        file.write(b"".join(line(number, 300.0) for number in range(1, 1001)))
+        file.write(b"".join(line(number, 50 * 86400.0) for number in range(1001, 50_001)))
+        file.write(b"".join(line(number, 60.0) for number in range(50_001, 50_101)))
+    assert follower.look()[:1000] == [*numbers(1, 1000)]
+
+
+def test_lines_of_last_year_are_not_taken_for_fresh_ones(log: Path) -> None:
+    """A small log that was never cut: its stamps have no year, and one looks like today's."""
+    now = time.mktime((2026, 11, 22, 12, 0, 0, 0, 0, -1))
+
+    def old(days: int, number: int) -> bytes:
+        stamp = time.strftime("%b %e %H:%M:%S", time.localtime(now - 86400 * days - 60))
+        return f"{stamp} mx1 popper[42]: line {number}\n".encode()
+
+    log.write_bytes(b"".join(old(365 - week * 7, week) for week in range(53)))
+    reading = Reading(str(log), None, now - WINDOW, now - WINDOW, Clock(now))
+    read = b"".join(reading.blocks())
+    assert b"line 52\n" in read
+    assert b"line 0\n" not in read
+
+
+def test_neighbours_count_if_the_log_begins_inside_the_window(
+    log: Path, follower: Follower
+) -> None:
+    append(Path(f"{log}.1"), *numbers(1, 5))
+    Path(f"{log}.2.gz").write_bytes(gzip.compress(b"".join(line(n) for n in (91, 92))))
+    os.utime(f"{log}.2.gz", (NOW - 100, NOW - 100))
+    append(log, 6)
+    assert follower.look() == [91, 92, *numbers(1, 6)]
+    append(log, *numbers(7, 12))
+    assert follower.look() == [*numbers(7, 12)]
+    assert follower.look() == []
+
+
+def test_neighbours_last_changed_before_the_window_are_not_opened(
+    log: Path, follower: Follower
+) -> None:
+    old = Path(f"{log}.1")
+    append(old, 1)
+    os.utime(old, (NOW - 86400, NOW - 86400))
+    append(log, 2)
+    assert follower.look() == [2]
+
+
+@pytest.mark.parametrize("junk", [b"\0" * 5000, b"y" * (3 * 1024 * 1024), b"\xff\xfe\r"])
+def test_strange_bytes_between_the_lines(log: Path, follower: Follower, junk: bytes) -> None:
+    append(log, *numbers(1, 10))
+    follower.look()
+    with log.open("ab") as file:
+        file.write(junk)
+    assert follower.look() == []
+    with log.open("ab") as file:
+        file.write(b"\n")
+    append(log, 11)
+    assert follower.look() == [11]
+    append(log, 12)
+    assert follower.look() == [12]
+    assert follower.position is not None
+    assert follower.position.lines == 13
+
+
+def test_memory_is_bounded_by_the_block(log: Path) -> None:
+    with log.open("wb") as file:
+        file.truncate(200 * 1024 * 1024)
+        file.seek(0, os.SEEK_END)
+        file.write(b"\n")
+        file.write(line(1) * 100_000)
+    tracemalloc.start()
+    reading = Reading(str(log), Position(lines=0), 0.0, 0.0, Clock(NOW))
+    total = sum(len(block) for block in reading.blocks())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert reading.bytes_read > 200 * 1024 * 1024
+    assert total >= 100_000
+    assert peak < 8 * 1024 * 1024
+
+
+def test_a_file_that_shrinks_while_it_is_read(log: Path) -> None:
+    append(log, *numbers(1, 20_000))
+    reading = Reading(str(log), None, NOW - WINDOW, NOW - WINDOW, Clock(NOW))
+    blocks = reading.blocks()
+    next(blocks)
+    os.truncate(log, 1000)
+    list(blocks)
+    assert reading.position is not None
+    follower = Follower(log)
+    follower.position = reading.position
+    append(log, 20_001)
+    assert 20_001 in follower.look()
