@@ -1,0 +1,142 @@
+"""Shorten a log in place, keeping its inode, to its last lines behind one marker line.
+
+Failure contract. On ext4 and XFS the blocks go in one step that is atomic for programs that append
+(FALLOC_FL_COLLAPSE_RANGE, fallocate(2)): no line is lost, and a run killed before or after that
+step leaves a log in which every unread line stands. Elsewhere the tail is copied to the front and
+the file truncated once nothing new came; a line appended in the microseconds between the last look
+and the truncation is lost. Lines that were not read are never cut.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from sapd import files
+from sapd.maillog import ANCHOR, BLOCK, MARKER, Cursor, Position
+
+_COLLAPSE_RANGE = 0x08  # linux/falloc.h
+_UNSUPPORTED = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A cut that is due: `removed` and `kept` count lines, `after` is the position behind it.
+
+    The bytes before `point` go. `shift` of them, whole blocks, are taken out; `marker` is written
+    over what is left of them.
+    """
+
+    removed: int
+    kept: int
+    point: int
+    shift: int
+    marker: bytes
+    after: Position
+
+
+def counted(fd: int, position: Position) -> Position:
+    """The position with its number of lines, counted if it is not known. Raises OSError."""
+    if position.lines is not None:
+        return position
+    return replace(position, lines=_count_lines(fd, 0, position.here.offset))
+
+
+def due(
+    fd: int,
+    position: Position,
+    keep_lines: int,
+    cut_above: int,
+    stamp_like: Callable[[bytes], bytes],
+) -> Cut | None:
+    """The cut that the log open on `fd`, read up to a counted `position`, needs; None if none.
+
+    It is due when more than `cut_above` lines were read. A marker of an earlier cut goes, and
+    counts for nothing. `stamp_like` gives the new marker's stamp, like that of the line it gets.
+    Raises OSError.
+    """
+    here = position.here
+    anchored = here.offset - len(here.anchor)
+    if os.pread(fd, len(here.anchor), anchored) != here.anchor:
+        return None  # rotated since it was read
+    old_marker = MARKER.match(os.pread(fd, BLOCK, 0)) is not None
+    read = (position.lines or 0) - old_marker
+    if read <= cut_above:
+        return None
+    unread = _count_lines(fd, here.offset, None)
+    removed = min(read + unread - keep_lines, read)
+    point = _end_of_line(fd, removed + old_marker)
+    marker = b"%s %s sapd[%d]: log cut, %d lines removed" % (
+        stamp_like(os.pread(fd, 64, point)),
+        (socket.gethostname() or "localhost").encode("ascii", "replace"),
+        os.getpid(),
+        removed,
+    )
+    if point <= len(marker):
+        return None  # no room for it yet
+    block = os.fstatvfs(fd).f_frsize
+    shift = (point - len(marker) - 1) // block * block
+    marker = marker.ljust(point - shift - 1) + b"\n"
+    kept_bytes = os.pread(fd, ANCHOR, max(point, anchored))[: here.offset - point]
+    after = Position(
+        here=Cursor(here.offset - shift, (marker + kept_bytes)[-ANCHOR:]),
+        before=position.before,
+        lines=read - removed + 1,
+    )
+    return Cut(removed, read + unread - removed, point, shift, marker, after)
+
+
+def perform(fd: int, cut: Cut) -> None:
+    """Cut the log open on `fd`; raises OSError."""
+    if cut.shift and not _collapse(fd, cut.shift):
+        _copy_down(fd, cut.point, cut.point - cut.shift)
+    files.write_all(fd, cut.marker, 0)
+
+
+def _collapse(fd: int, length: int) -> bool:
+    """Take `length` bytes out at the head of the file; False where the file system can't."""
+    import ctypes
+
+    fallocate = ctypes.CDLL(None, use_errno=True).fallocate64
+    fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+    while fallocate(fd, _COLLAPSE_RANGE, 0, length) != 0:
+        number = ctypes.get_errno()
+        if number in _UNSUPPORTED:
+            return False
+        if number != errno.EINTR:
+            raise OSError(number, os.strerror(number))
+    return True
+
+
+def _copy_down(fd: int, source: int, target: int) -> None:
+    while data := os.pread(fd, BLOCK, source):
+        files.write_all(fd, data, target)
+        source += len(data)
+        target += len(data)
+    os.ftruncate(fd, target)
+
+
+def _count_lines(fd: int, start: int, stop: int | None) -> int:
+    lines = 0
+    while data := os.pread(fd, BLOCK if stop is None else min(BLOCK, stop - start), start):
+        lines += data.count(b"\n")
+        start += len(data)
+    return lines
+
+
+def _end_of_line(fd: int, number: int) -> int:
+    """Offset behind the `number`th newline of the file."""
+    start = 0
+    while data := os.pread(fd, BLOCK, start):
+        lines = data.count(b"\n")
+        if lines >= number:
+            at = -1
+            for _ in range(number):
+                at = data.index(b"\n", at + 1)
+            return start + at + 1
+        number -= lines
+        start += len(data)
+    return start

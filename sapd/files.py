@@ -1,0 +1,124 @@
+"""Locks and replacements that leave either the old file or the new one, whatever happens.
+
+Failure contract. `replace`: until the rename the old file stands, after it the new one; a
+leftover `PATH.new` is overwritten by the next call. `lock`: the lock ends with the process; its
+file is never unlinked, because a run that waits on an unlinked file would hold a lock nobody
+else can see.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+
+from sapd import errors
+
+
+class Locked(Exception):  # noqa: N818 -- a state of affairs, not an error: the run leaves silently
+    """Another run holds the lock."""
+
+
+def lock(path: str) -> int:
+    """Take the lock at `path` (mode 0600) without waiting; return its descriptor.
+
+    Raises `Locked` if another process holds it, `SapdError` if the file can't be had.
+    """
+    try:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        fd = os.open(path, flags, 0o600)
+    except OSError as error:
+        raise errors.cannot_write(path, error) from None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(fd)
+        if error.errno == errno.EWOULDBLOCK:
+            raise Locked from None
+        raise errors.cannot_write(path, error) from None
+    return fd
+
+
+def write_all(fd: int, data: bytes, offset: int) -> None:
+    """Write all of `data` at `offset` (bytes); raises OSError."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, offset)
+        view = view[written:]
+        offset += written
+
+
+def replace(path: str, data: bytes, mode: int) -> None:
+    """Make `path` hold `data`, with `mode` whatever the umask; on the disk when it returns.
+
+    Raises `SapdError`; the old file then still stands.
+    """
+    new = path + ".new"
+    try:
+        with_new = os.open(
+            _unlinked(new),
+            os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC,
+            mode,
+        )
+        try:
+            os.fchmod(with_new, mode)
+            write_all(with_new, data, 0)
+            os.fsync(with_new)
+        finally:
+            os.close(with_new)
+        os.rename(new, path)
+        sync_directory(path)
+    except OSError as error:
+        _unlinked(new)
+        raise errors.cannot_write(path, error) from None
+
+
+def sync_directory(path: str) -> None:
+    """Put the names in `path`'s folder on the disk, so that a rename outlives a power cut."""
+    fd = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def open_in_place(path: str, *, writing: bool) -> int:
+    """Open a file that is to be changed in place: never through a link, never anything else.
+
+    With `writing` false the same file is only looked at, as a dry run does. Returns a descriptor
+    without O_APPEND. Raises FileNotFoundError if nothing is there, and `SapdError` for symbolic
+    links, hard links, folders, FIFOs and what can't be opened.
+    """
+    flags = os.O_RDWR if writing else os.O_RDONLY
+    try:
+        fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            reason = "is a symbolic link and is not written through; name the file itself"
+            raise errors.SapdError(errors.CANT_CREATE, path, reason) from None
+        raise errors.cannot_write(path, error) from None
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode):
+        reason = "is not a regular file; move it away"
+    elif found.st_nlink > 1:
+        reason = "has hard links, whose contents would change too; remove them or make it a copy"
+    else:
+        return fd
+    os.close(fd)
+    raise errors.SapdError(errors.CANT_CREATE, path, reason)
+
+
+def same_file(path: str, fd: int) -> bool:
+    """Whether `path` still names the file that `fd` is open on."""
+    try:
+        return os.path.samestat(os.lstat(path), os.fstat(fd))
+    except OSError:
+        return False
+
+
+def _unlinked(path: str) -> str:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    return path
