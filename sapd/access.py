@@ -1,0 +1,368 @@
+"""The claims turned into the mail server's map, and the map put in place.
+
+Formats and behaviour are sendmail's: cf/README ("Anti-Spam Configuration Control"), makemap(8),
+and what was measured with sendmail 8.17.
+
+Failure contract. A new database is built beside the live one, checked, and then copied into the
+live inode under its lock: a rename would make sendmail answer 554 to the connection that opens it
+at that moment, and would never be seen by a session that is already open. On any failure before
+the copy the old database stays. A run killed inside the copy (milliseconds) leaves a mixed file;
+the next one sees by its signature that this is not what was published, and does it again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import stat
+import subprocess
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from sapd import errors, files
+from sapd.relay import Network
+
+LOCK_WAIT = 10.0
+"""Seconds to wait for another program that holds the database's lock."""
+
+MAKEMAP_LIMIT = 600.0
+"""Seconds that makemap may take (a million entries: about ten)."""
+
+_PERMITS = {b"RELAY", b"OK", b"SKIP"}
+_BLOCK = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Published:
+    """Signature of what was last put in place.
+
+    `wanted`: digest of the map's text; `database`: the file's device, inode, size, and the times
+    of its last change in nanoseconds; `boot`: the kernel's boot id, because a power cut may undo
+    what was on its way to the disk.
+    """
+
+    wanted: str
+    database: tuple[int, ...]
+    boot: str
+
+
+@dataclass(frozen=True)
+class _Word:
+    """One entry of the administrator's: its line number in `source`, key and value."""
+
+    line: int
+    key: bytes
+    value: bytes
+
+    @property
+    def relays(self) -> bool:
+        return self.value.upper() == b"RELAY"
+
+    @property
+    def permits(self) -> bool:
+        return self.value.upper() in _PERMITS
+
+
+class Source:
+    """The administrator's own entries, which always win; `text` is the file's bytes."""
+
+    def __init__(self, path: str | None, tag: str) -> None:
+        """Read `path` (None: no entries of the administrator's); raises `SapdError`."""
+        self.path = path
+        self.text = b"" if path is None else _read(path)
+        if self.text and not self.text.endswith(b"\n"):
+            self.text += b"\n"
+        self._tags = tuple({b"connect:", tag.lower().encode()} - {b""})
+
+    @property
+    def count(self) -> int:
+        """The number of entries that makemap makes of the text."""
+        return sum(1 for _ in self._lines())
+
+    def _lines(self) -> Iterator[tuple[int, bytes]]:
+        for number, line in enumerate(self.text.split(b"\n"), start=1):
+            if line and not line.startswith(b"#"):
+                yield number, line
+
+    @cached_property
+    def _words(self) -> dict[Network, list[_Word]]:
+        words: dict[Network, list[_Word]] = {}
+        for number, line in self._lines():
+            key, value = (*line.split(None, 1), b"", b"")[:2]
+            network = _network(key.lower(), self._tags)
+            if network is not None:
+                words.setdefault(network, []).append(_Word(number, key, value.strip()))
+        return words
+
+    @cached_property
+    def _lengths(self) -> list[int]:
+        return sorted({network.prefixlen for network in self._words}, reverse=True)
+
+    def says(self, address: str) -> str | None:
+        """What the administrator's entries say against opening `address`.
+
+        None: nothing. Empty: it relays already, by an entry of its own. Else the reason, in words.
+        As sendmail does, this takes the entry with the longest prefix; beyond sendmail, it also
+        heeds spellings that sendmail never matches (CIDR, brackets), because what they mean is
+        plain.
+        """
+        ip = ip_address(address)
+        for length in self._lengths:
+            if length > ip.max_prefixlen:
+                continue
+            words = self._words.get(ip_network((ip, length), strict=False))
+            if words is None:
+                continue
+            against = [word for word in words if not word.permits]
+            if length == ip.max_prefixlen:
+                against = against or [word for word in words if not word.relays]
+                return self._quote(against[0]) if against else ""
+            return self._quote(against[0]) if against else None
+        return None
+
+    def _quote(self, word: _Word) -> str:
+        text = (word.key + b" " + word.value).decode("utf-8", "backslashreplace")
+        return f'{self.path} line {word.line} says "{text}"'
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb", opener=_nonblocking) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError(0, "it is not a regular file")
+            return file.read()
+    except OSError as error:
+        status = errors.BAD_CONFIG
+        if isinstance(error, PermissionError):
+            status = errors.NO_PERMISSION
+        reason = f"can't be read: {error.strerror}; the old map stays in force"
+        raise errors.SapdError(status, path, reason) from None
+
+
+def _nonblocking(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def _network(key: bytes, tags: tuple[bytes, ...]) -> Network | None:
+    """The addresses that a key of the access map means, None if it means no addresses."""
+    for tag in tags:
+        key = key.removeprefix(tag)
+    text = key.removeprefix(b"ipv6:").decode("ascii", "replace").strip("[]")
+    if re.fullmatch(r"\d{1,3}(\.\d{1,3}){0,3}\.?", text):
+        octets = [int(octet) for octet in text.rstrip(".").split(".")]
+        if max(octets) > 255:
+            return None
+        padded = bytes([*octets, 0, 0, 0][:4])
+        return IPv4Network((padded, 8 * len(octets)))
+    if re.fullmatch(r"[0-9a-f]{1,4}(:[0-9a-f]{1,4}){0,6}:?", text) and key.startswith(b"ipv6:"):
+        groups = text.rstrip(":").split(":")
+        return IPv6Network((":".join([*groups, *["0"] * (8 - len(groups))]), 16 * len(groups)))
+    try:
+        network = ip_network(text, strict=False)
+    except ValueError:
+        return None
+    if isinstance(network, IPv6Network) and network.prefixlen >= 96:
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None:
+            return IPv4Network((mapped, network.prefixlen - 96))
+    return network
+
+
+def entries(addresses: Iterable[str], tag: str) -> bytes:
+    """The map's lines that let `addresses` relay.
+
+    sendmail looks an IPv6 client up as eight groups without padding, or, where it is configured
+    with UseCompressedIPv6Addresses, in the usual short form; both are written.
+    """
+    lines = []
+    for address in sorted(addresses):
+        ip = ip_address(address)
+        keys = {str(ip)}
+        if isinstance(ip, IPv6Address):
+            groups = (f"{int(group, 16):x}" for group in ip.exploded.split(":"))
+            keys = {f"IPv6:{ip}", "IPv6:" + ":".join(groups)}
+        lines += [f"{tag}{key}\tRELAY\n" for key in sorted(keys)]
+    return "".join(lines).encode("ascii")
+
+
+class Sendmail:
+    """A hash database that sendmail reads, made by makemap."""
+
+    def __init__(self, database: str, makemap: str, source: Source) -> None:
+        """`database` is the file's path, ending in .db."""
+        self.database = database
+        self._makemap = makemap
+        self._source = source
+        self._new = database.removesuffix(".db") + ".sapd-new.db"
+
+    def holds(self, own: bytes, published: Published | None) -> bool:
+        """Whether the database is what was published last, and that is source and `own`."""
+        if published is None:
+            return False
+        try:
+            found = _signature(os.lstat(self.database))
+        except OSError:
+            return False
+        return published == Published(self._digest(own), found, _boot_id())
+
+    def publish(self, own: bytes) -> Published:
+        """Build the database from source and the lines `own`, and put it in place.
+
+        Raises `SapdError`; unless it says otherwise, the old database stands.
+        """
+        try:
+            self._build(own)
+            found = self._put_in_place()
+        except OSError as error:
+            raise errors.cannot_write(self.database, error) from None
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(self._new)
+        return Published(self._digest(own), found, _boot_id())
+
+    def _digest(self, own: bytes) -> str:
+        digest = hashlib.sha256(self._source.text)
+        digest.update(b"\0" + own)
+        return digest.hexdigest()
+
+    # Building.
+
+    def _build(self, own: bytes) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._new)
+        done = self._run([], self._source.text + own)
+        if done.returncode != 0:
+            raise self._complaint(done)
+        wanted = self._source.count + own.count(b"\n")
+        found = self._run(["-u"], b"").stdout.count(b"\n")
+        if found != wanted:
+            raise errors.SapdError(
+                errors.MAKEMAP_FAILED,
+                self.database,
+                f"makemap made {found} entries of {wanted}; the old map stays in force",
+            )
+
+    def _run(self, options: list[str], text: bytes) -> subprocess.CompletedProcess[bytes]:
+        # As root makemap insists on a sendmail.cf, from which it wants no more than TrustedUser.
+        if not os.path.exists("/etc/mail/sendmail.cf"):
+            options = ["-C", os.devnull, *options]
+        try:
+            return subprocess.run(
+                [self._makemap, *options, "hash", self._new],
+                input=text,
+                capture_output=True,
+                check=False,
+                timeout=MAKEMAP_LIMIT,
+                umask=0o022,
+            )
+        except subprocess.TimeoutExpired:
+            reason = f"took longer than {MAKEMAP_LIMIT:.0f} s; the old map stays in force"
+            raise errors.SapdError(errors.MAKEMAP_FAILED, self._makemap, reason) from None
+        except OSError as error:
+            reason = f"can't be run: {error.strerror}; it comes with sendmail (sendmail-bin)"
+            raise errors.SapdError(errors.MAKEMAP_FAILED, self._makemap, reason) from None
+
+    def _complaint(self, done: subprocess.CompletedProcess[bytes]) -> errors.SapdError:
+        said = done.stderr.decode("utf-8", "backslashreplace").splitlines()
+        said = [line for line in said if line and not line.startswith("WARNING:")]
+        reason = said[0] if said else f"makemap ended with status {done.returncode}"
+        reason = reason.removeprefix("makemap: ").removeprefix(f"{self._new}: ")
+        of_source = reason.startswith("line ")
+        subject = self._source.path if of_source and self._source.path else self.database
+        more = f" (and {len(said) - 1} more)" if len(said) > 1 else ""
+        status = done.returncode
+        if status not in (errors.CANT_CREATE, errors.IO_ERROR, errors.NO_PERMISSION):
+            status = errors.MAKEMAP_FAILED
+        return errors.SapdError(
+            status, subject, f"{reason}{more}; makemap refused it, the old map stays in force"
+        )
+
+    # Putting in place.
+
+    def _put_in_place(self) -> tuple[int, ...]:
+        new = os.open(self._new, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            while True:
+                try:
+                    live = files.open_in_place(self.database, writing=True)
+                except FileNotFoundError:
+                    return self._rename(new)
+                try:
+                    self._wait_for_lock(live)
+                    if files.same_file(self.database, live):
+                        return self._copy(new, live)
+                finally:
+                    os.close(live)
+        finally:
+            os.close(new)
+
+    def _wait_for_lock(self, live: int) -> None:
+        deadline = time.monotonic() + LOCK_WAIT
+        while True:
+            try:
+                return fcntl.flock(live, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    reason = f"another program has held its lock for {LOCK_WAIT:.0f} s"
+                    raise errors.SapdError(
+                        errors.CANT_CREATE, self.database, reason + "; the old map stays in force"
+                    ) from None
+                time.sleep(0.005)
+
+    def _copy(self, new: int, live: int) -> tuple[int, ...]:
+        """Copy the new database into the live inode, whose lock is held."""
+        size, before = os.fstat(new).st_size, os.fstat(live)
+        try:
+            os.posix_fallocate(live, 0, size)
+        except OSError:
+            os.ftruncate(live, before.st_size)
+            raise
+        try:
+            offset = 0
+            while data := os.pread(new, _BLOCK, offset):
+                files.write_all(live, data, offset)
+                offset += len(data)
+            os.ftruncate(live, size)
+            os.fsync(live)
+            # An open SMTP session looks the map up anew only if the seconds of its mtime differ.
+            mtime = max(time.time_ns(), before.st_mtime_ns + 1_000_000_000)
+            os.utime(live, ns=(mtime, mtime))
+        except OSError:
+            return self._rename(new, before)
+        return _signature(os.fstat(live))
+
+    def _rename(self, new: int, before: os.stat_result | None = None) -> tuple[int, ...]:
+        """Put the new file itself in place, where the live one is missing or was just spoilt."""
+        if before is not None:
+            os.fchown(new, before.st_uid, before.st_gid)
+            os.fchmod(new, stat.S_IMODE(before.st_mode))
+        elif self._source.path is None:
+            os.fchmod(new, 0o644)  # a separate map: nothing secret, and sendmail must read it
+        os.fsync(new)
+        os.rename(self._new, self.database)
+        files.sync_directory(self.database)
+        return _signature(os.fstat(new))
+
+
+def _signature(found: os.stat_result) -> tuple[int, ...]:
+    return (
+        found.st_dev,
+        found.st_ino,
+        found.st_size,
+        found.st_mtime_ns,
+        found.st_ctime_ns,
+    )
+
+
+def _boot_id() -> str:
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""

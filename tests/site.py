@@ -1,0 +1,109 @@
+"""A private site: configuration, log, the administrator's map and state in one folder."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+MAKEMAP = "/usr/sbin/makemap"
+NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+"""Runs a command as an unprivileged user, in a `prefix`."""
+
+
+def login(address: str, account: str = "bob", at: float | None = None, pid: int = 4242) -> str:
+    """A qpopper login line, stamped in UTC to the second, newline included."""
+    stamp = datetime.fromtimestamp(int(time.time() if at is None else at), UTC).isoformat()
+    return (
+        f'{stamp} mx1 popper[{pid}]: (v4.0.5) POP login by user "{account}" '
+        f"at (client.example.net) {address} [pop_log.c:244]\n"
+    )
+
+
+def noise(number: int, at: float | None = None) -> str:
+    """A line of another program, about as long as a login."""
+    stamp = datetime.fromtimestamp(int(time.time() if at is None else at), UTC).isoformat()
+    return f"{stamp} mx1 sm-mta[77]: 4AMBf{number:07d}: from=<a@example.net>, size=1234, nrcpts=1\n"
+
+
+class Site:
+    """Runs sapd as cron would, on files of its own."""
+
+    def __init__(self, folder: Path, window: str = "30m", log_settings: str = "") -> None:
+        self.folder = folder
+        self.log = folder / "qpopper"
+        self.source = folder / "access"
+        self.database = folder / "access.db"
+        self.state = folder / "state" / "state.json"
+        self.config = folder / "sapd.toml"
+        self.log.touch()
+        self.source.write_text("Connect:198.51.100.9\tRELAY\n")
+        self.configure(window, log_settings)
+
+    def configure(
+        self, window: str = "30m", log_settings: str = "", access_settings: str = "", top: str = ""
+    ) -> None:
+        self.config.write_text(
+            f'window = "{window}"\n{top}\n'
+            f'[[log]]\npath = "qpopper"\n{log_settings}\n'
+            f'[access]\nsource = "access"\ndatabase = "access.db"\n{access_settings}\n'
+            '[state]\ndirectory = "state"\n'
+        )
+
+    def write(self, *lines: str) -> None:
+        with self.log.open("a") as file:
+            file.write("".join(lines))
+
+    def sapd(
+        self, *args: str, env: dict[str, str] | None = None, prefix: tuple[str, ...] = ()
+    ) -> subprocess.CompletedProcess[str]:
+        command, *rest = args
+        return subprocess.run(
+            [*prefix, sys.executable, "-m", "sapd", command, "-c", str(self.config), *rest],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+            env={**os.environ, **(env or {})},
+        )
+
+    def run(self, *args: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+        """`sapd run` that must end with `status`; without problems it must be silent."""
+        done = self.sapd("run", *args)
+        assert done.returncode == status, (done.stdout, done.stderr)
+        assert "Traceback" not in done.stderr
+        if status == 0 and not args:
+            assert (done.stdout, done.stderr) == ("", "")
+        return done
+
+    def open_addresses(self) -> set[str]:
+        """The addresses that `sapd list` calls open."""
+        rows: list[dict[str, Any]] = json.loads(self.sapd("list", "--json").stdout)
+        return {row["address"] for row in rows}
+
+    def entries(self) -> dict[str, str]:
+        """What the database holds, by makemap's own reading."""
+        dump = subprocess.run(
+            [MAKEMAP, "-u", "hash", str(self.database)], capture_output=True, text=True, check=True
+        )
+        return dict(line.split("\t", 1) for line in dump.stdout.splitlines())
+
+    def relaying(self) -> set[str]:
+        """The addresses whose entries in the database say RELAY, the administrator's included."""
+        return {
+            key.removeprefix("connect:")
+            for key, value in self.entries().items()
+            if value == "RELAY"
+        }
+
+    def rewrite_state(self, **changes: object) -> None:
+        self.state.write_text(json.dumps({**json.loads(self.state.read_text()), **changes}))
+
+    def let_everybody_in(self) -> None:
+        """Make the folder reachable for `NOBODY`, and the program importable."""
+        for folder in (self.folder, *self.folder.parents):
+            if folder.stat().st_mode & 0o005 != 0o005:
+                folder.chmod(folder.stat().st_mode | 0o055)
