@@ -1,0 +1,212 @@
+"""What a run leaves for the next one: `state.json`, version 1, mode 0600.
+
+JSON that a person can read. Times are UTC epoch seconds, offsets bytes; an anchor's bytes stand
+as Latin-1 text, each character one byte. A file that is damaged, or of a version this program does
+not know, is never half used and never overwritten: `Damaged` says why, `set_aside` renames it, and
+the next pass rebuilds everything still inside the window from the log.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import stat
+import time
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import Any
+
+from sapd import errors, files
+from sapd.access import Published
+from sapd.maillog import Cursor, Position
+from sapd.relay import Claims
+
+VERSION = 1
+_NAME = "state.json"
+
+
+class Damaged(errors.SapdError):
+    """The state can't be used."""
+
+
+@dataclass
+class State:
+    """Everything that is kept between runs."""
+
+    time: float = 0
+    positions: dict[str, Position] = field(default_factory=dict)
+    claims: Claims = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    ahead: set[str] = field(default_factory=set)
+    published: Published | None = None
+
+
+def load(directory: str) -> State:
+    """Read the state; an absent one is empty. Raises `Damaged`, or `SapdError` 77."""
+    path = os.path.join(directory, _NAME)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return State()
+    except PermissionError as error:
+        raise errors.SapdError(
+            errors.NO_PERMISSION, path, f"can't be read: {error.strerror}"
+        ) from None
+    except OSError as error:
+        raise Damaged(errors.BAD_STATE, path, f"can't be used: {error.strerror}") from None
+    try:
+        with os.fdopen(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise ValueError("is not a regular file")
+            return _from_json(json.loads(file.read()))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError) as error:
+        what = str(error) if isinstance(error, ValueError | OSError) else "has an unknown shape"
+        raise Damaged(errors.BAD_STATE, path, f"can't be used ({what})") from None
+
+
+def set_aside(directory: str) -> str:
+    """Rename a damaged state to `state.json.damaged-<time>` and return that name."""
+    path = os.path.join(directory, _NAME)
+    aside = f"{path}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    try:
+        os.rename(path, aside)
+    except OSError as error:
+        raise errors.cannot_write(path, error) from None
+    return aside
+
+
+def make_directory(directory: str) -> None:
+    """Make the state's folder (mode 0755: a separate map in it is read by sendmail)."""
+    try:
+        os.mkdir(directory, 0o755)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise errors.cannot_write(directory, error) from None
+
+
+def lock(directory: str) -> int:
+    """Take the lock of this state; see `files.lock`."""
+    return files.lock(os.path.join(directory, "lock"))
+
+
+def save(directory: str, text: str) -> None:
+    """Replace the state on the disk by `text`, as `to_text` gives it.
+
+    Raises `SapdError`; the old state then stands.
+    """
+    files.replace(os.path.join(directory, _NAME), text.encode("ascii"), 0o600)
+
+
+def to_text(state: State) -> str:
+    """The state as JSON, one address or log a line."""
+    sections = []
+    for name, value in _to_json(state).items():
+        if isinstance(value, dict) and name in ("logs", "claims", "refused"):
+            rows = ",\n".join(f"  {json.dumps(key)}: {json.dumps(of)}" for key, of in value.items())
+            text = "{\n" + rows + "\n }" if rows else "{}"
+        else:
+            text = json.dumps(value)
+        sections.append(f' "{name}": {text}')
+    return "{\n" + ",\n".join(sections) + "\n}\n"
+
+
+def _to_json(state: State) -> dict[str, Any]:
+    return {
+        "version": VERSION,
+        "time": state.time,
+        "logs": {path: _position_to_json(where) for path, where in state.positions.items()},
+        "claims": state.claims,
+        "refused": state.refused,
+        "ahead": sorted(state.ahead),
+        "published": None
+        if state.published is None
+        else {
+            "wanted": state.published.wanted,
+            "database": list(state.published.database),
+            "boot": state.published.boot,
+        },
+    }
+
+
+def _from_json(read: Any) -> State:
+    if read["version"] != VERSION:
+        raise ValueError(f"is of version {read['version']!r}, this program knows {VERSION}")
+    published = read["published"]
+    return State(
+        time=_number(read["time"]),
+        positions={_text(path): _position(where) for path, where in read["logs"].items()},
+        claims={
+            _address(address): {_text(account): _number(t) for account, t in accounts.items()}
+            for address, accounts in read["claims"].items()
+        },
+        refused={_address(address): _text(why) for address, why in read["refused"].items()},
+        ahead={_text(path) for path in _list(read["ahead"])},
+        published=None
+        if published is None
+        else Published(
+            _text(published["wanted"]),
+            tuple(_natural(n) for n in _list(published["database"])),
+            _text(published["boot"]),
+        ),
+    )
+
+
+def _position_to_json(where: Position) -> dict[str, Any]:
+    return {
+        **_cursor_to_json(where.here),
+        "lines": where.lines,
+        "before": where.before and _cursor_to_json(where.before),
+        "cut": where.cut and _cursor_to_json(where.cut),
+    }
+
+
+def _position(read: Any) -> Position:
+    return Position(
+        here=_cursor(read),
+        before=_cursor(read["before"]) if read["before"] is not None else None,
+        lines=_natural(read["lines"]) if read["lines"] is not None else None,
+        cut=_cursor(read["cut"]) if read["cut"] is not None else None,
+    )
+
+
+def _cursor_to_json(cursor: Cursor) -> dict[str, Any]:
+    return {"offset": cursor.offset, "anchor": cursor.anchor.decode("latin-1")}
+
+
+def _cursor(read: Any) -> Cursor:
+    offset, anchor = _natural(read["offset"]), _text(read["anchor"]).encode("latin-1")
+    if len(anchor) > offset:
+        raise ValueError(f"has an anchor longer than its offset {offset}")
+    return Cursor(offset, anchor)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"has {value!r} where a time should stand")
+    return value
+
+
+def _natural(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"has {value!r} where a whole number should stand")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"has {value!r} where a text should stand")
+    return value
+
+
+def _address(value: str) -> str:
+    if str(ip_address(value)) != value:
+        raise ValueError(f"has {value!r} where an address should stand")
+    return value
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"has {value!r} where a list should stand")
+    return value

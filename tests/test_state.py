@@ -1,0 +1,155 @@
+"""The state: what goes in comes out, and what is damaged is never half used."""
+
+import json
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sapd import errors, files, state
+from sapd.access import Published
+from sapd.maillog import Cursor, Position
+from sapd.state import State
+
+FULL = State(
+    time=1e9 + 0.5,
+    positions={
+        "/var/log/qpopper": Position(
+            Cursor(300, bytes(range(256))), Cursor(5, b"x\n"), 12, Cursor(3, b"abc")
+        ),
+        "/var/log/mail.log": Position(),
+    },
+    claims={"192.0.2.1": {"bob": 1e9, "\udcff\n": 1.5}, "2001:db8::7": {"eve": 2.0}},
+    refused={"192.0.2.1": 'access line 1 says "x"'},
+    ahead={"/var/log/qpopper"},
+    published=Published("digest", (1, 2, 3), "boot"),
+)
+
+
+def put(tmp_path: Path, text: str | bytes) -> None:
+    (tmp_path / "state.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+
+
+def test_what_goes_in_comes_out(tmp_path: Path) -> None:
+    assert state.load(str(tmp_path)) == State()
+    before = os.umask(0o777)
+    try:
+        for saved in (FULL, State()):
+            state.save(str(tmp_path), state.to_text(saved))
+            assert state.load(str(tmp_path)) == saved
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "state.json").stat().st_mode) == 0o600
+    assert os.listdir(tmp_path) == ["state.json"]
+
+
+def test_it_is_plain_json(tmp_path: Path) -> None:
+    read = json.loads(state.to_text(FULL))
+    assert read["version"] == 1
+    assert read["claims"]["192.0.2.1"]["bob"] == 1e9
+    assert read["logs"]["/var/log/qpopper"]["offset"] == 300
+
+
+def replaced(*path: str, by: object) -> str:
+    read: Any = json.loads(state.to_text(FULL))
+    at = read
+    for key in path[:-1]:
+        at = at[key]
+    at[path[-1]] = by
+    return json.dumps(read)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", "[]", "null", "3", '"x"', "{}", '{"version": 1}', b"\xff\xfe",
+        "[" * 100_000, state.to_text(FULL)[:-20], "\0" * 100,
+        replaced("version", by=2), replaced("version", by=0), replaced("version", by="1"),
+        replaced("time", by="now"), replaced("time", by=float("nan")), replaced("time", by=True),
+        replaced("logs", by=[]), replaced("logs", "/var/log/qpopper", by=3),
+        replaced("logs", "/var/log/qpopper", "offset", by=-1),
+        replaced("logs", "/var/log/qpopper", "offset", by=1.5),
+        replaced("logs", "/var/log/qpopper", "offset", by=3),
+        replaced("logs", "/var/log/qpopper", "anchor", by="\u20ac"),
+        replaced("logs", "/var/log/qpopper", "lines", by="12"),
+        replaced("logs", "/var/log/qpopper", "before", by={}),
+        replaced("claims", by=None), replaced("claims", "192.0.2.1", by=3),
+        replaced("claims", "192.0.2.1", "bob", by="x"),
+        replaced("claims", "192.0.2.1", "bob", by=float("inf")),
+        replaced("claims", "evil.example", by={"bob": 1}),
+        replaced("claims", "192.0.2.1\nConnect:0 RELAY", by={"bob": 1}),
+        replaced("claims", "192.0.2", by={"bob": 1}),
+        replaced("claims", "2001:DB8::7", by={"bob": 1}),
+        replaced("refused", by=["192.0.2.1"]), replaced("ahead", by="x"), replaced("ahead", by=[1]),
+        replaced("published", by=[]), replaced("published", "database", by="x"),
+        replaced("published", "wanted", by=None),
+    ],
+)  # fmt: skip
+def test_what_is_damaged_is_set_aside_whole(tmp_path: Path, text: str | bytes) -> None:
+    put(tmp_path, text)
+    before = (tmp_path / "state.json").read_bytes()
+    with pytest.raises(state.Damaged, match=r"state\.json: can't be used") as raised:
+        state.load(str(tmp_path))
+    assert raised.value.status == errors.BAD_STATE
+    assert "\n" not in str(raised.value)
+    aside = Path(state.set_aside(str(tmp_path)))
+    assert aside.name.startswith("state.json.damaged-")
+    assert aside.read_bytes() == before
+    assert state.load(str(tmp_path)) == State()
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(),
+        lambda x: st.lists(x) | st.dictionaries(st.text(), x),
+    )
+)
+def test_any_json_is_taken_whole_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, value: object
+) -> None:
+    folder = tmp_path_factory.mktemp("state")
+    for section in ("logs", "claims", "refused", "published", "ahead", "time"):
+        put(folder, replaced(section, by=value))
+        with suppress(state.Damaged):
+            state.load(str(folder))
+
+
+@pytest.mark.parametrize("kind", ["folder", "fifo", "symlink"])
+def test_what_is_no_file_is_set_aside_too(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "state.json"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/etc/passwd")
+    with pytest.raises(state.Damaged):
+        state.load(str(tmp_path))
+    state.set_aside(str(tmp_path))
+    state.save(str(tmp_path), state.to_text(FULL))
+    assert state.load(str(tmp_path)) == FULL
+
+
+def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "state.json.new").symlink_to(victim)
+    (tmp_path / "lock").symlink_to(victim)
+    state.save(str(tmp_path), state.to_text(FULL))
+    with pytest.raises(errors.SapdError, match="lock: can't be written"):
+        state.lock(str(tmp_path))
+    assert victim.read_text() == "precious"
+
+
+def test_one_lock_at_a_time(tmp_path: Path) -> None:
+    held = state.lock(str(tmp_path))
+    with pytest.raises(files.Locked):
+        state.lock(str(tmp_path))
+    os.close(held)
+    os.close(state.lock(str(tmp_path)))
+    assert stat.S_IMODE((tmp_path / "lock").stat().st_mode) == 0o600
