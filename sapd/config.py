@@ -1,0 +1,235 @@
+"""The configuration: TOML to frozen dataclasses, with errors that name file, key and remedy."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from dataclasses import dataclass
+from datetime import tzinfo
+from ipaddress import ip_network
+from typing import Any, NoReturn
+
+from sapd import errors, formats, timestamps
+from sapd.relay import Network, Rules
+
+DEFAULT = "/etc/sapd/sapd.toml"
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+@dataclass(frozen=True)
+class Log:
+    """One log to read; `zone` None is the system's, `keep_lines` None never cuts."""
+
+    path: str
+    formats: tuple[str, ...]
+    zone: tzinfo | None = None
+    keep_lines: int | None = None
+    cut_above: int = 0
+
+
+@dataclass(frozen=True)
+class Access:
+    """The map; `source` None means a separate map that holds sapd's entries alone."""
+
+    database: str
+    source: str | None = None
+    makemap: str = "/usr/sbin/makemap"
+    tag: str = "Connect:"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that the file says. Paths are absolute."""
+
+    path: str
+    logs: tuple[Log, ...]
+    access: Access
+    state_directory: str
+    rules: Rules
+
+
+def load(path: str) -> Config:
+    """Read and check the file; raises `SapdError` 78, or 77 if it may not be read."""
+    try:
+        with open(path, "rb") as file:
+            read = tomllib.load(file)
+    except PermissionError as error:
+        reason = f"can't be read: {error.strerror}"
+        raise errors.SapdError(errors.NO_PERMISSION, path, reason) from None
+    except OSError as error:
+        reason = f"can't be read: {error.strerror}; name the configuration with -c"
+        raise errors.SapdError(errors.BAD_CONFIG, path, reason) from None
+    except (ValueError, RecursionError) as error:
+        raise errors.SapdError(errors.BAD_CONFIG, path, f"is not TOML: {error}") from None
+    return _config(_Table(path, "", read))
+
+
+def _config(top: _Table) -> Config:
+    logs = tuple(_log(table) for table in top.tables("log"))
+    if not logs:
+        top.refuse("log", "is missing; add [[log]] with the path of the POP server's log")
+    paths = [log.path for log in logs]
+    for path in paths:
+        if paths.count(path) > 1:
+            top.refuse("log", f'names "{path}" twice; give it one [[log]] with all its formats')
+    access = _access(top.table("access"))
+    state = top.table("state")
+    directory = state.path("directory", "/var/lib/sapd")
+    state.done()
+    windows: dict[Network, float] = {}
+    for table in top.tables("network"):
+        window = table.seconds("window")
+        for network in table.networks("networks"):
+            if network in windows:
+                table.refuse("networks", f'names "{network}" a second time')
+            windows[network] = window
+        table.done()
+    policy = top.table("policy")
+    never = policy.networks("never", ())
+    policy.done()
+    rules = Rules(top.seconds("window", "30m"), tuple(windows.items()), never)
+    top.done()
+    return Config(top.file, logs, access, directory, rules)
+
+
+def _log(table: _Table) -> Log:
+    path = table.path("path")
+    names = table.texts("formats", ("qpopper",))
+    known = formats.names()
+    for name in names:
+        if name not in known:
+            table.refuse("formats", f'has no format "{name}"{_nearest(name, known)}')
+    if not names:
+        table.refuse("formats", f"is empty; known are {', '.join(known)}")
+    zone = None
+    if (zone_name := table.text("timezone", "")) != "":
+        try:
+            zone = timestamps.zone(zone_name)
+        except ValueError as error:
+            table.refuse("timezone", f"is wrong: {error}")
+    keep = table.count("keep_lines")
+    above = table.count("cut_above")
+    if above is not None and keep is None:
+        table.refuse("cut_above", "needs keep_lines, the number of lines to keep")
+    if above is not None and keep is not None and above < keep:
+        table.refuse("cut_above", f"is {above}, less than keep_lines {keep}; make it at least that")
+    table.done()
+    return Log(path, names, zone, keep, above if above is not None else keep or 0)
+
+
+def _access(table: _Table) -> Access:
+    database = table.path("database", "/etc/mail/access.db")
+    if not database.endswith(".db"):
+        table.refuse("database", "must end in .db, because makemap appends it")
+    source = table.path("source") if table.has("source") else None
+    if source == database:
+        table.refuse("source", "is the database itself; name the text file it is made from")
+    tag = table.text("tag", "Connect:")
+    if not re.fullmatch(r"([A-Za-z][A-Za-z0-9_-]*:)?", tag):
+        table.refuse("tag", f'is "{tag}"; it is a word and a colon, as "Connect:", or empty')
+    access = Access(database, source, table.path("makemap", "/usr/sbin/makemap"), tag)
+    table.done()
+    return access
+
+
+def seconds(text: str) -> float:
+    """A duration such as 90s, 30m, 8h or 2d in seconds; raises ValueError."""
+    found = re.fullmatch(r"(\d{1,9})\s*([smhd])", text.strip())
+    if found is None or int(found[1]) == 0:
+        raise ValueError(f'is "{text}"; write a number and s, m, h or d, as "30m"')
+    return int(found[1]) * _UNITS[found[2]]
+
+
+class _Table:
+    """One table of the file; remembers which keys were asked for, so that others are refused."""
+
+    def __init__(self, file: str, name: str, values: dict[str, Any]) -> None:
+        self.file = file
+        self._name = name
+        self._values = values
+        self._known: list[str] = []
+
+    def refuse(self, key: str, why: str) -> NoReturn:
+        where = f"{self._name}.{key}" if self._name else key
+        raise errors.SapdError(errors.BAD_CONFIG, self.file, f"{where} {why}")
+
+    def has(self, key: str) -> bool:
+        return key in self._values
+
+    def done(self) -> None:
+        """Refuse every key that nobody asked for."""
+        for key in self._values:
+            if key not in self._known:
+                self.refuse(key, f"is no setting{_nearest(key, self._known)}")
+
+    def _get(self, key: str, kind: type, what: str) -> Any:
+        self._known.append(key)
+        value = self._values.get(key)
+        if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+            self.refuse(key, f"must be {what}")
+        return value
+
+    def text(self, key: str, default: str | None = None) -> str:
+        value = self._get(key, str, f'a text in quotes, as {key} = "..."')
+        if value is None:
+            value = default
+        if value is None:
+            self.refuse(key, "is missing")
+        return str(value)
+
+    def path(self, key: str, default: str | None = None) -> str:
+        """A path, absolute, or relative to the file's folder."""
+        text = self.text(key, default)
+        if not text or "\0" in text:
+            self.refuse(key, "is no path")
+        folder = os.path.dirname(os.path.abspath(self.file))
+        return os.path.normpath(os.path.join(folder, text))
+
+    def seconds(self, key: str, default: str | None = None) -> float:
+        try:
+            return seconds(self.text(key, default))
+        except ValueError as error:
+            self.refuse(key, str(error))
+
+    def count(self, key: str) -> int | None:
+        value: int | None = self._get(key, int, "a whole number")
+        if value is not None and value < 1:
+            self.refuse(key, f"is {value}; it must be at least 1")
+        return value
+
+    def texts(self, key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
+        value = self._get(key, list, f'a list of texts, as {key} = ["..."]')
+        if value is None:
+            if default is None:
+                self.refuse(key, "is missing")
+            return default
+        if not all(isinstance(item, str) for item in value):
+            self.refuse(key, f'must be a list of texts, as {key} = ["..."]')
+        return tuple(value)
+
+    def networks(self, key: str, default: tuple[str, ...] | None = None) -> tuple[Network, ...]:
+        found: list[Network] = []
+        for text in self.texts(key, default):
+            try:
+                found.append(ip_network(text))
+            except ValueError as error:
+                self.refuse(key, f'has "{text}": {error}; networks look like 192.0.2.0/24')
+        return tuple(found)
+
+    def table(self, key: str) -> _Table:
+        value = self._get(key, dict, f"a table, as [{key}]")
+        return _Table(self.file, key, value or {})
+
+    def tables(self, key: str) -> list[_Table]:
+        value = self._get(key, list, f"one or more tables, as [[{key}]]") or []
+        if not all(isinstance(item, dict) for item in value):
+            self.refuse(key, f"must be one or more tables, as [[{key}]]")
+        return [_Table(self.file, key, item) for item in value]
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, known, 1, 0.5)
+    return f'; did you mean "{near[0]}"?' if near else f"; known are {', '.join(sorted(known))}"

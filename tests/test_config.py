@@ -1,0 +1,135 @@
+"""The configuration: what it means, and one clear line for each way to get it wrong."""
+
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from sapd import config, errors
+
+GOOD = '[[log]]\npath = "qpopper"\n'
+
+
+def load(tmp_path: Path, text: str | bytes) -> config.Config:
+    path = tmp_path / "sapd.toml"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return config.load(str(path))
+
+
+def test_defaults(tmp_path: Path) -> None:
+    found = load(tmp_path, GOOD)
+    assert found.rules.window == 1800
+    assert found.rules.windows == ()
+    assert found.rules.never == ()
+    assert found.logs == (config.Log(str(tmp_path / "qpopper"), ("qpopper",)),)
+    assert found.access == config.Access("/etc/mail/access.db")
+    assert found.access.makemap == "/usr/sbin/makemap"
+    assert found.access.tag == "Connect:"
+    assert found.state_directory == "/var/lib/sapd"
+
+
+def test_everything(tmp_path: Path) -> None:
+    found = load(
+        tmp_path,
+        """
+        window = "2h"
+        [[log]]
+        path = "/var/log/qpopper"
+        formats = ["qpopper-stats"]
+        timezone = "Europe/Berlin"
+        keep_lines = 10
+        [[log]]
+        path = "../mail.log"
+        keep_lines = 10
+        cut_above = 20
+        [access]
+        source = "/etc/mail/access"
+        database = "relay.db"
+        makemap = "/opt/makemap"
+        tag = ""
+        [state]
+        directory = "state"
+        [[network]]
+        networks = ["10.0.0.0/8", "2001:db8::/32"]
+        window = "90s"
+        [policy]
+        never = ["192.0.2.0/24"]
+        """,
+    )
+    first, second = found.logs
+    assert (first.path, first.formats, first.keep_lines, first.cut_above) == (
+        "/var/log/qpopper", ("qpopper-stats",), 10, 10,
+    )  # fmt: skip
+    assert first.zone is not None
+    assert (second.path, second.cut_above) == (str(tmp_path.parent / "mail.log"), 20)
+    assert found.access == config.Access(
+        str(tmp_path / "relay.db"), "/etc/mail/access", "/opt/makemap", ""
+    )
+    assert found.state_directory == str(tmp_path / "state")
+    assert dict(found.rules.windows) == {
+        ip_network("10.0.0.0/8"): 90,
+        ip_network("2001:db8::/32"): 90,
+    }
+    assert found.rules.never == (ip_network("192.0.2.0/24"),)
+    assert found.rules.longest == 7200
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "log is missing; add"),
+        ("[[log]", "is not TOML"),
+        (b"\xff", "is not TOML"),
+        ("[" * 100_000, "is not TOML"),
+        ('[log]\npath = "x"', r"log must be one or more tables, as \[\[log\]\]"),
+        ("[[log]]\n", "log.path is missing"),
+        ("[[log]]\npath = 3", "log.path must be a text in quotes"),
+        ('[[log]]\npath = ""', "log.path is no path"),
+        (GOOD + GOOD, 'log names ".*qpopper" twice'),
+        (GOOD + 'format = "qpopper"', 'log.format is no setting; did you mean "formats"'),
+        (GOOD + 'colour = "red"', "log.colour is no setting; known are cut_above, formats"),
+        ('windows = "1h"\n' + GOOD, 'windows is no setting; did you mean "window"'),
+        ('window = "30"\n' + GOOD, 'window is "30"; write a number and s, m, h or d'),
+        ('window = "0m"\n' + GOOD, 'window is "0m"'),
+        ("window = 30\n" + GOOD, "window must be a text in quotes"),
+        (GOOD + 'formats = ["qpoper"]', 'has no format "qpoper"; did you mean "qpopper"'),
+        (GOOD + "formats = []", "log.formats is empty"),
+        (GOOD + 'formats = "qpopper"', "log.formats must be a list of texts"),
+        (GOOD + "formats = [1]", "log.formats must be a list of texts"),
+        (GOOD + 'timezone = "Europe/Berln"', 'log.timezone is wrong: no time zone "Europe/Berln"'),
+        (GOOD + "keep_lines = 0", "log.keep_lines is 0; it must be at least 1"),
+        (GOOD + "keep_lines = true", "log.keep_lines must be a whole number"),
+        (GOOD + "cut_above = 5", "log.cut_above needs keep_lines"),
+        (GOOD + "keep_lines = 5\ncut_above = 4", "log.cut_above is 4, less than keep_lines 5"),
+        (GOOD + '[access]\ndatabase = "relay"', "access.database must end in .db"),
+        (GOOD + '[access]\nsource="a.db"\ndatabase="a.db"', "access.source is the database itself"),
+        (GOOD + '[access]\ntag = "Con nect:"', "access.tag is"),
+        (GOOD + '[acces]\ntag = ""', 'acces is no setting; did you mean "access"'),
+        ("access = 3\n" + GOOD, r"access must be a table, as \[access\]"),
+        (GOOD + '[[network]]\nwindow = "1h"', "network.networks is missing"),
+        (GOOD + '[[network]]\nnetworks = ["10.0.0.0/8"]', "network.window is missing"),
+        (
+            GOOD + '[[network]]\nwindow = "1h"\nnetworks = ["10.0.0.1/8"]',
+            'networks has "10.0.0.1/8": .*host bits',
+        ),
+        (
+            GOOD + '[[network]]\nwindow = "1h"\nnetworks = ["10.0.0.0/8", "10.0.0.0/8"]',
+            'names "10.0.0.0/8" a second time',
+        ),
+        (GOOD + '[policy]\nnever = ["example.net"]', 'policy.never has "example.net"'),
+        (GOOD + "[policy]\nalways = []", "policy.always is no setting"),
+    ],
+)
+def test_every_mistake_is_named(tmp_path: Path, text: str | bytes, reason: str) -> None:
+    with pytest.raises(errors.SapdError, match=reason) as raised:
+        load(tmp_path, text)
+    assert raised.value.status == errors.BAD_CONFIG
+    assert raised.value.subject == str(tmp_path / "sapd.toml")
+    assert "\n" not in str(raised.value)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.toml", tmp_path):
+        with pytest.raises(errors.SapdError, match="name the configuration with -c") as raised:
+            config.load(str(path))
+        assert raised.value.status == errors.BAD_CONFIG
