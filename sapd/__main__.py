@@ -1,0 +1,5 @@
+"""`python -m sapd` is `sapd`."""
+
+from sapd.cli import main
+
+main()

@@ -1,0 +1,267 @@
+"""Commands, options, messages and exit statuses. The only printer."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import tzinfo
+from typing import Any, NoReturn
+
+import click
+from click.core import ParameterSource
+
+from sapd import check, config, errors, files, formats, maillog, run, timestamps
+
+_HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+def main() -> NoReturn:
+    """Run the command line, and leave with the exit status that the README documents."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    sys.exit(_guarded())
+
+
+def _guarded() -> int:
+    try:
+        status = sapd.main(prog_name="sapd", standalone_mode=False)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "sapd"
+        _complain("error", f"{error.format_message()} See {command} --help.")
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except files.Locked:
+        return errors.LOCKED
+    except errors.SapdError as problem:
+        _complain("error", str(problem))
+        return problem.status
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        _complain("error", f"{error.filename or 'standard output'}: {error.strerror}")
+        return errors.status_of(error)
+    except Exception as error:
+        _complain("error", f"a bug in sapd, please report it: {_where(error)}")
+        return errors.BUG
+
+
+def _where(error: BaseException) -> str:
+    trace = error.__traceback__
+    place = ""
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        place = f" at {os.path.basename(code.co_filename)}:{trace.tb_lineno} ({code.co_name})"
+        trace = trace.tb_next
+    return f"{type(error).__name__}: {error}{place}"
+
+
+def _complain(kind: str, text: str) -> None:
+    click.echo(f"sapd: {kind}: {_one_line(text)}", err=True)
+
+
+def _one_line(text: str) -> str:
+    """The text with everything escaped that a terminal, or a line of mail, could stumble over."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
+        for char in text
+    )
+
+
+def _say(text: str) -> None:
+    click.echo(_one_line(text))
+
+
+def _common(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that every command has."""
+    for option in (
+        click.version_option(package_name="sapd"),
+        click.option("-v", "--verbose", is_flag=True, help="Say what is done."),
+        click.option(
+            "-c",
+            "--config",
+            "config_path",
+            metavar="PATH",
+            envvar="SAPD_CONFIG",
+            default=config.DEFAULT,
+            show_default=True,
+            show_envvar=True,
+            help="The configuration.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+_at = click.option(
+    "--at",
+    metavar="TIME",
+    help="Act as of that moment; a time without a zone is in the log's.",
+)
+
+
+def _moment(text: str | None, settings: config.Config) -> float | None:
+    if text is None:
+        return None
+    try:
+        return timestamps.moment(text, settings.logs[0].zone)
+    except ValueError:
+        raise click.BadParameter(
+            f'"{text}" is no time; write it as "2026-11-22 10:41".', param_hint="--at"
+        ) from None
+
+
+@click.group(context_settings=_HELP, invoke_without_command=True)
+@click.version_option(package_name="sapd")
+@click.pass_context
+def sapd(context: click.Context) -> None:
+    """SMTP after POP: lets an address that just fetched mail relay for a while."""
+    if context.invoked_subcommand is None:
+        raise click.UsageError("Missing command.", context)
+
+
+@sapd.command("run")
+@click.option("-n", "--dry-run", is_flag=True, help="Say what would be done, and write nothing.")
+@_at
+@_common
+def run_command(*, dry_run: bool, at: str | None, config_path: str, verbose: bool) -> int:
+    """Read the new log lines, and open and close the relay accordingly: one pass.
+
+    Silent when all is well, as cron wants it.
+    """
+    settings = config.load(config_path)
+    report = run.once(settings, _moment(at, settings), dry=dry_run)
+    for verb, text in report.actions:
+        if verb == "read":
+            if verbose:
+                _say(f"read {text}")
+        elif dry_run:
+            _say(f"would {verb} {text}")
+        elif verbose:
+            _say(f"{verb} {text}")
+    for subject, text in report.warnings:
+        _complain("warning", f"{subject}: {text}")
+    for problem in report.problems:
+        _complain("error", str(problem))
+    return report.status
+
+
+@sapd.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
+@_at
+@_common
+def list_command(*, as_json: bool, at: str | None, config_path: str, verbose: bool) -> None:
+    """Show who may relay now, by which accounts' logins, and until when."""
+    settings = config.load(config_path)
+    moment = _moment(at, settings) or time.time()
+    grants = run.grants(settings, moment)
+    if as_json:
+        rows = [
+            {
+                "address": grant.address,
+                "accounts": grant.accounts,
+                "since": timestamps.rfc3339(grant.since),
+                "until": timestamps.rfc3339(grant.until),
+                "seconds_left": int(grant.until - moment),
+            }
+            for grant in grants
+        ]
+        click.echo(json.dumps(rows, indent=1))
+        return
+    if not grants:
+        _say("no address is open")
+        return
+    width = max(len(grant.address) for grant in grants)
+    _say(f"{'ADDRESS':<{width}}  {'SINCE':<20}  {'UNTIL':<20}  {'LEFT':>7}  ACCOUNTS")
+    for grant in grants:
+        minutes, seconds = divmod(int(grant.until - moment), 60)
+        since, until = timestamps.rfc3339(grant.since), timestamps.rfc3339(grant.until)
+        left, accounts = f"{minutes}m{seconds:02d}s", ", ".join(grant.accounts)
+        _say(f"{grant.address:<{width}}  {since}  {until}  {left:>7}  {accounts}")
+
+
+@sapd.command("match")
+@click.argument("file", type=click.Path(allow_dash=True), metavar="[FILE|-]", default="-")
+@click.option("--format", "names", metavar="F", multiple=True, help="Format to try (repeatable).")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@_common
+def match_command(
+    *, file: str, names: tuple[str, ...], as_json: bool, config_path: str, verbose: bool
+) -> None:
+    """Show what each line of a log means: login, logout, connect, or nothing.
+
+    Without --format, the formats are those of the configuration, or qpopper where there is none.
+    """
+    names, zone = _formats(file, names, config_path)
+    recogniser = formats.Recogniser(names, timestamps.Clock(time.time(), zone))
+    counts = dict.fromkeys(("login", "logout", "connect", "nothing"), 0)
+    for number, line in enumerate(_lines(file), start=1):
+        event = recogniser.recognise(line)
+        counts[event.event if event else "nothing"] += 1
+        if as_json:
+            click.echo(json.dumps({"line": number, **_fields(event)}))
+        elif event is None:
+            _say(f"{number}: nothing")
+        else:
+            when = timestamps.rfc3339(event.time)
+            _say(f"{number}: {event.event} {event.address} {event.account} {when} {event.format}")
+    summary = ", ".join(f"{count} {name}" for name, count in counts.items())
+    click.echo(
+        f"{sum(counts.values())} lines: {summary}; {recogniser.unusable} of them with an "
+        "unusable address or time",
+        err=as_json,
+    )
+
+
+def _lines(file: str) -> Iterator[bytes]:
+    try:
+        with click.open_file(file, "rb") as log:
+            yield from maillog.lines(log)
+    except OSError as error:
+        reason = f"can't be read: {error.strerror}"
+        raise errors.SapdError(errors.LOG_UNREADABLE, file, reason) from None
+
+
+def _fields(event: formats.Event | None) -> dict[str, object]:
+    if event is None:
+        return dict.fromkeys(("event", "format", "address", "account", "time"))
+    return {**event._asdict(), "time": timestamps.rfc3339(event.time)}
+
+
+def _formats(
+    file: str, names: tuple[str, ...], config_path: str
+) -> tuple[tuple[str, ...], tzinfo | None]:
+    """The formats and the zone to match with: as asked, as configured for the file, or usual."""
+    for name in names:
+        if name not in formats.names():
+            known = ", ".join(formats.names())
+            raise click.BadParameter(f'"{name}" is none of {known}.', param_hint="--format")
+    try:
+        logs = config.load(config_path).logs
+    except errors.SapdError:
+        given = click.get_current_context().get_parameter_source("config_path")
+        if given is not ParameterSource.DEFAULT or os.path.exists(config_path):
+            raise
+        return names or ("qpopper",), None
+    here = [log for log in logs if log.path == os.path.abspath(file)] or logs
+    return names or here[0].formats, here[0].zone
+
+
+@sapd.command("check")
+@_common
+def check_command(*, config_path: str, verbose: bool) -> int:
+    """Tell whether this set-up is sound: one line a finding, exit status 0 only if all hold."""
+    status = 0
+    for finding in check.findings(config.load(config_path)):
+        if finding.status == 0:
+            _say(f"ok: {finding.text}")
+        else:
+            _say(f"problem: {finding.text}")
+            status = status or finding.status
+    return status

@@ -1,0 +1,254 @@
+"""The order of one pass; the only orchestrator.
+
+Read, merge, expire, publish, save the state, cut, save the state. A crash between any two steps is
+repaired by the next pass. What can't be done is noted, and everything that is safe is done all the
+same: an unreadable log never keeps a stale address open.
+
+A dry run takes the same way, and leaves out what writes.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field, replace
+
+from sapd import access, cut, errors, files, relay, state, timestamps
+from sapd.config import Config, Log
+from sapd.formats import Recogniser
+from sapd.maillog import Position, Reading
+from sapd.timestamps import AHEAD, Clock
+
+
+@dataclass
+class Report:
+    """What a pass did, or would do.
+
+    `actions` are (verb, object) pairs, such as ("close", "192.0.2.7 bob"); `warnings` (subject,
+    text) want attention although all was done; `problems` are what could not be done.
+    """
+
+    actions: list[tuple[str, str]] = field(default_factory=list)
+    warnings: list[tuple[str, str]] = field(default_factory=list)
+    problems: list[errors.SapdError] = field(default_factory=list)
+
+    @property
+    def status(self) -> int:
+        """The exit status: that of the first problem, 0 if there was none."""
+        return self.problems[0].status if self.problems else 0
+
+
+def once(config: Config, at: float | None = None, *, dry: bool = False) -> Report:
+    """Run one pass as of now, or as of `at` (UTC epoch seconds).
+
+    Raises `files.Locked` if another run is at work, and `SapdError` where nothing could be done.
+    """
+    if dry:
+        return _Pass(config, at, dry=True).run()
+    state.make_directory(config.state_directory)
+    lock = state.lock(config.state_directory)
+    try:
+        return _Pass(config, at, dry=False).run()
+    finally:
+        os.close(lock)
+
+
+def grants(config: Config, at: float | None = None) -> list[relay.Grant]:
+    """Who may relay now, or at `at` (UTC epoch seconds); raises `SapdError`."""
+    now = time.time() if at is None else at
+    saved = state.load(config.state_directory)
+    return relay.grants(saved.claims, config.rules, saved.refused, now)
+
+
+class _Pass:
+    def __init__(self, config: Config, at: float | None, *, dry: bool) -> None:
+        self.config = config
+        self.now = time.time() if at is None else at
+        self.edge = self.now - config.rules.longest
+        # Files carry the real clock's times; as of another moment they say nothing.
+        self.modified_since = self.edge if at is None else float("-inf")
+        self.dry = dry
+        self.report = Report()
+        self.state = state.State()
+        self.saved = ""
+        self.changes: dict[tuple[str, str], str] = {}
+
+    def run(self) -> Report:
+        self._load()
+        read = [log for log in self.config.logs if self._read(log)]
+        closed = list(relay.expire(self.state.claims, self.config.rules, self.now))
+        self._publish(closed)
+        if self._save():
+            for log in read:
+                self._cut(log)
+        return self.report
+
+    def _load(self) -> None:
+        directory = self.config.state_directory
+        try:
+            self.state = state.load(directory)
+            self.saved = self._text()
+        except state.Damaged as damaged:
+            if self.dry:
+                what = "a run would set it aside and read the log again"
+            else:
+                aside = os.path.basename(state.set_aside(directory))
+                what = f"set aside as {aside}, and rebuilt from the log"
+            self.report.problems.append(
+                errors.SapdError(damaged.status, damaged.subject, f"{damaged.reason}; {what}")
+            )
+        paths = {log.path for log in self.config.logs}
+        positions = self.state.positions
+        self.state.positions = {path: positions[path] for path in positions if path in paths}
+        if self.state.time > self.now + AHEAD:
+            # The clock was set back: what closed meanwhile may have been closed too early.
+            self.state.positions.clear()
+
+    def _read(self, log: Log) -> bool:
+        """Merge a log's new logins; whether it could be read."""
+        clock = Clock(self.now, log.zone)
+        recogniser = Recogniser(log.formats, clock)
+        reading = Reading(
+            log.path, self.state.positions.get(log.path), self.edge, self.modified_since, clock
+        )
+        logins = ahead = 0
+        try:
+            for block in reading.blocks():
+                for event in recogniser.events(block):
+                    if event.event != "login":
+                        continue
+                    logins += 1
+                    if event.time > self.now + AHEAD:
+                        ahead += 1
+                    else:
+                        self._claim(event.address, event.account, event.time)
+        except errors.SapdError as problem:
+            self.report.problems.append(problem)
+            return False
+        counts = (
+            f"{reading.bytes_read} bytes, {reading.lines_read} lines, {logins} logins, "
+            f"{ahead} ahead of now, {recogniser.unusable} unusable"
+        )
+        self.report.actions.append(("read", f"{log.path}: {counts}"))
+        if reading.position is not None:
+            self.state.positions[log.path] = reading.position
+        if ahead and log.path not in self.state.ahead:
+            self.report.warnings.append(
+                (
+                    log.path,
+                    f"{ahead} logins are stamped more than {AHEAD} s ahead of now and open "
+                    "nothing; check the clock, or set timezone for this log",
+                )
+            )
+        if ahead:
+            self.state.ahead.add(log.path)
+        elif logins:
+            self.state.ahead.discard(log.path)
+        return True
+
+    def _claim(self, address: str, account: str, login: float) -> None:
+        change = relay.claim(
+            self.state.claims, self.config.rules, address, account, login, self.now
+        )
+        if change is not None:
+            self.changes.setdefault((address, account), change)
+
+    def _publish(self, closed: list[tuple[str, str]]) -> None:
+        """Bring the map up to date, then report what opened and closed."""
+        settings, claims = self.config.access, self.state.claims
+        try:
+            source = access.Source(settings.source, settings.tag)
+            words = {address: source.says(address) for address in claims}
+            refused = {address: word for address, word in words.items() if word is not None}
+            opened = [address for address in claims if address not in refused]
+            own = access.entries(opened, settings.tag)
+            server = access.Sendmail(settings.database, settings.makemap, source)
+            rewrite = not server.holds(own, self.state.published)
+            if rewrite and not self.dry:
+                self.state.published = server.publish(own)
+        except errors.SapdError as problem:
+            self.report.problems.append(problem)
+            return
+        self._report_claims(closed, refused)
+        if rewrite:
+            counts = f"{source.count} own entries, {len(opened)} open addresses"
+            self.report.actions.append(("rewrite", f"{settings.database}: {counts}"))
+
+    def _report_claims(self, closed: list[tuple[str, str]], refused: dict[str, str]) -> None:
+        claims, rules, were_refused = self.state.claims, self.config.rules, self.state.refused
+        shut = [pair for pair in closed if pair[0] not in were_refused]
+        for address in were_refused.keys() - refused.keys():
+            for account in claims.get(address, ()):
+                self.changes[address, account] = "open"
+        for address in refused.keys() - were_refused.keys():
+            for account in claims[address]:
+                if self.changes.get((address, account)) != "open":
+                    shut.append((address, account))
+            if refused[address]:
+                reason = f"logged in as {', '.join(claims[address])}, but {refused[address]}"
+                self.report.warnings.append((address, f"not opened: {reason}"))
+        for (address, account), change in self.changes.items():
+            if address not in refused:
+                until = timestamps.rfc3339(rules.until(address, claims[address][account]))
+                self.report.actions.append((change, f"{address} {account} until {until}"))
+        self.report.actions += [("close", f"{address} {account}") for address, account in shut]
+        self.state.refused = refused
+
+    def _text(self) -> str:
+        """The state as it would be saved, but for the time, which changes with every pass."""
+        return state.to_text(replace(self.state, time=0))
+
+    def _save(self) -> bool:
+        """Save the state if it changed; whether the disk now holds what memory does."""
+        text = self._text()
+        if self.dry or text == self.saved:
+            return True
+        self.state.time = self.now
+        try:
+            state.save(self.config.state_directory, state.to_text(self.state))
+        except errors.SapdError as problem:
+            self.report.problems.append(problem)
+            return False
+        self.saved = text
+        return True
+
+    def _cut(self, log: Log) -> None:
+        position = self.state.positions[log.path]
+        if log.keep_lines is None:
+            return
+        if position.lines is not None and position.lines <= log.cut_above:
+            return
+        try:
+            fd = files.open_in_place(log.path, writing=not self.dry)
+        except FileNotFoundError:
+            return
+        except errors.SapdError as problem:
+            self.report.problems.append(problem)
+            return
+        try:
+            self._cut_open(fd, log, position, log.keep_lines)
+        except OSError as error:
+            self.report.problems.append(errors.cannot_write(log.path, error))
+        finally:
+            os.close(fd)
+        self._save()
+
+    def _cut_open(self, fd: int, log: Log, position: Position, keep_lines: int) -> None:
+        position = self.state.positions[log.path] = cut.counted(fd, position)
+        planned = cut.due(
+            fd,
+            position,
+            keep_lines,
+            log.cut_above,
+            lambda line: timestamps.stamp_like(line, self.now, log.zone),
+        )
+        if planned is None:
+            return
+        if not self.dry:
+            self.state.positions[log.path] = replace(position, cut=planned.after.here)
+            if not self._save():
+                return
+            cut.perform(fd, planned)
+        self.state.positions[log.path] = planned.after
+        counts = f"{planned.removed} lines removed, {planned.kept} kept"
+        self.report.actions.append(("cut", f"{log.path}: {counts}"))

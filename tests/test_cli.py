@@ -1,0 +1,300 @@
+"""Commands, options, messages and exit statuses."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.site import Site, login, noise
+
+NOW = int(time.time())
+
+
+def sapd(
+    *args: str, text: str = "", env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "sapd", *args],
+        input=text, capture_output=True, text=True, check=False, timeout=60, env=env,
+    )  # fmt: skip
+
+
+COMMANDS = ["run", "list", "match", "check"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_and_version(command: str) -> None:
+    for option in ("--help", "-h"):
+        done = sapd(command, option)
+        assert (done.returncode, done.stderr) == (0, "")
+        for word in ("--config", "SAPD_CONFIG", "--verbose", "--version"):
+            assert word in done.stdout
+    assert sapd(command, "--version").stdout.startswith("sapd, version ")
+
+
+def test_help_names_every_command() -> None:
+    assert all(f"  {command} " in sapd("--help").stdout for command in COMMANDS)
+    assert sapd("--version").returncode == 0
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        [], ["rum"], ["run", "--foo"], ["run", "extra"], ["run", "-c"], ["match", "a", "b"],
+        ["match", "--format", "qpoper", "/dev/null"], ["list", "--at"],
+    ],
+)  # fmt: skip
+def test_usage(args: list[str]) -> None:
+    done = sapd(*args)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("sapd: error: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_time_that_is_none_is_usage(site: Site) -> None:
+    for command in ("run", "list"):
+        done = site.sapd(command, "--at", "yesterdayish")
+        assert done.returncode == 2
+        assert '"yesterdayish" is no time' in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_a_bad_configuration_is_78(site: Site) -> None:
+    site.config.write_text("windw = 3")
+    for command in COMMANDS:
+        done = site.sapd(command)
+        assert done.returncode == 78
+        assert done.stderr.startswith(f"sapd: error: {site.config}: ")
+        assert done.stderr.count("\n") == 1
+        assert done.stdout == ""
+
+
+def test_the_configuration_from_the_environment(site: Site) -> None:
+    done = sapd("list", env={"SAPD_CONFIG": str(site.config)})
+    assert (done.returncode, done.stdout) == (0, "no address is open\n")
+
+
+def test_a_bug_is_one_line_and_70(site: Site) -> None:
+    code = (
+        "import sys; from sapd import cli, run\n"
+        "def once(*args, **more): raise RuntimeError('boom\\nbang')\n"
+        "run.once = once\n"
+        f"sys.argv = ['sapd', 'run', '-c', {str(site.config)!r}]\n"
+        "cli.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 70
+    assert done.stderr.startswith("sapd: error: a bug in sapd, please report it: RuntimeError: ")
+    assert "boom\\nbang at <string>:2 (once)" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_reader_that_leaves_is_no_error(site: Site) -> None:
+    site.write(*(noise(number) for number in range(5000)))
+    command = f"{sys.executable} -m sapd match -c {site.config} {site.log} | head -n 1"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("1: nothing\n", "")
+
+
+def test_a_full_standard_output_is_said(site: Site) -> None:
+    command = f"{sys.executable} -m sapd list -c {site.config} > /dev/full"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 74
+    assert done.stderr == "sapd: error: standard output: No space left on device\n"
+
+
+def state_with(site: Site, claims: dict[str, dict[str, float]], refused: dict[str, str]) -> None:
+    site.state.parent.mkdir()
+    site.state.write_text(
+        json.dumps(
+            {
+                "version": 1, "time": NOW, "logs": {}, "claims": claims, "refused": refused,
+                "ahead": [], "published": None,
+            }
+        )
+    )  # fmt: skip
+
+
+def test_list(site: Site) -> None:
+    state_with(
+        site,
+        {
+            "192.0.2.10": {"bob": NOW - 60, "eve\u001b[31m\udcff": NOW - 90.5},
+            "2001:db8::7": {"eve": NOW - 30},
+            "192.0.2.11": {"bob": NOW - 4000},
+            "192.0.2.12": {"bob": NOW},
+        },
+        {"192.0.2.12": "refused"},
+    )
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(NOW))
+
+    def stamp(epoch: float) -> str:
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch))
+
+    done = site.sapd("list", "--json", "--at", at)
+    assert json.loads(done.stdout) == [
+        {
+            "address": "192.0.2.10",
+            "accounts": ["bob", "eve\u001b[31m\udcff"],
+            "since": stamp(NOW - 91),
+            "until": stamp(NOW + 1740),
+            "seconds_left": 1740,
+        },
+        {
+            "address": "2001:db8::7",
+            "accounts": ["eve"],
+            "since": stamp(NOW - 30),
+            "until": stamp(NOW + 1770),
+            "seconds_left": 1770,
+        },
+    ]
+    done = site.sapd("list", "--at", at)
+    header, first, second = done.stdout.splitlines()
+    assert header.split() == ["ADDRESS", "SINCE", "UNTIL", "LEFT", "ACCOUNTS"]
+    assert first.split() == [
+        "192.0.2.10", stamp(NOW - 91), stamp(NOW + 1740), "29m00s", "bob,", "eve\\x1b[31m\\udcff",
+    ]  # fmt: skip
+    assert second.split()[0] == "2001:db8::7"
+
+
+def test_list_of_nobody(site: Site) -> None:
+    assert json.loads(site.sapd("list", "--json").stdout) == []
+    assert site.sapd("list").stdout == "no address is open\n"
+
+
+LOG = (
+    "Nov 22 10:41:05 mx1 sm-mta[1]: noise\n"
+    + login("192.0.2.10", at=NOW)
+    + "Nov 22 10:41:05 mx1 popper[1]: Stats: b\x1bb 0 0 0 0 h 2001:DB8::7\n\n"
+    + login("999.0.0.1", at=NOW)
+    + login("192.0.2.11", at=NOW).rstrip("\n")
+)
+
+
+def test_match() -> None:
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(NOW))
+    done = sapd("match", "--format", "qpopper", text=LOG, env={"TZ": "UTC"})
+    assert done.returncode == 0
+    year = time.gmtime().tm_year
+    third = done.stdout.splitlines()[2]
+    assert third.startswith("3: logout 2001:db8::7 b\\x1bb 20")
+    assert year
+    assert done.stdout.splitlines() == [
+        "1: nothing",
+        f"2: login 192.0.2.10 bob {stamp} qpopper",
+        third,
+        "4: nothing",
+        "5: nothing",
+        f"6: login 192.0.2.11 bob {stamp} qpopper",
+        "6 lines: 2 login, 1 logout, 0 connect, 3 nothing; 1 of them with an unusable address or "
+        "time",
+    ]
+
+
+def test_match_json(tmp_path: Path) -> None:
+    file = tmp_path / "log"
+    file.write_text(LOG)
+    done = sapd("match", "--json", str(file))
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["line"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert rows[0] == {
+        "line": 1, "event": None, "format": None, "address": None, "account": None, "time": None,
+    }  # fmt: skip
+    assert rows[1] == {
+        "line": 2, "event": "login", "format": "qpopper", "address": "192.0.2.10",
+        "account": "bob", "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(NOW)),
+    }  # fmt: skip
+    assert rows[2]["event"] == "logout"
+
+
+def test_match_as_configured(site: Site) -> None:
+    site.configure(log_settings='formats = ["qpopper-stats"]\ntimezone = "Asia/Tokyo"')
+    site.write("Jan 22 10:41:05 mx1 popper[1]: Stats: bob 0 0 0 0 h 192.0.2.10\n")
+    done = site.sapd("match", str(site.log))
+    assert "1: login 192.0.2.10 bob " in done.stdout
+    assert "-01-22T01:41:05Z qpopper-stats" in done.stdout
+
+
+@pytest.mark.parametrize("path", ["/nonexistent/log", "/"])
+def test_match_without_a_file(path: str) -> None:
+    done = sapd("match", path)
+    assert done.returncode == 66
+    assert done.stderr.startswith(f"sapd: error: {path}: can't be read: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_match_takes_anything(tmp_path: Path) -> None:
+    file = tmp_path / "log"
+    file.write_bytes(b"\0" * 3_000_000 + b"\n\xff\xfe\r\n\r" + login("192.0.2.10").encode())
+    done = sapd("match", str(file))
+    assert done.stdout.splitlines()[:3] == ["1: nothing", "2: nothing", "3: nothing"]
+    assert done.returncode == 0
+
+
+@pytest.mark.servers
+class TestCheck:
+    def lines(self, site: Site, status: int) -> list[str]:
+        done = site.sapd("check")
+        assert done.returncode == status, done.stdout
+        assert done.stderr == ""
+        return [line for line in done.stdout.splitlines() if line.startswith("problem: ")]
+
+    def test_sound(self, site: Site) -> None:
+        site.configure(log_settings="keep_lines = 1000")
+        site.write(login("192.0.2.10"))
+        site.run()
+        assert self.lines(site, 0) == []
+
+    def test_before_the_first_run(self, site: Site) -> None:
+        problems = self.lines(site, 66)
+        assert len(problems) == 2
+        assert f"{site.log}: no line of 0 read fits qpopper" in problems[0]
+        assert f"{site.database}: is missing; sapd run makes it" in problems[1]
+
+    def test_stamps_of_another_zone(self, site: Site) -> None:
+        site.write(login("192.0.2.10"))
+        site.run()
+        site.write(time.strftime("%b %e %H:%M:%S", time.gmtime(time.time() + 3 * 3600)))
+        site.write(' mx1 popper[1]: (v4) POP login by user "bob" at (h) 192.0.2.10\n')
+        (problem,) = self.lines(site, 66)
+        assert "1 logins are stamped ahead of now; set timezone for this log" in problem
+        site.write(time.strftime("%b %e %H:%M:%S", time.gmtime(time.time() - 5 * 3600)))
+        site.write(' mx1 popper[1]: (v4) POP login by user "bob" at (h) 192.0.2.10\n')
+        assert "its last stamp is 5 h before its last change" in self.lines(site, 66)[1]
+
+    def test_everything_wrong(self, site: Site) -> None:
+        site.write(login("999.0.0.1"))
+        site.run()
+        site.database.write_text("no database, but long enough to look at")
+        site.folder.chmod(0o777)
+        site.source.unlink()
+        site.state.write_text("no state")
+        site.configure(
+            log_settings="keep_lines = 1", access_settings='makemap = "/nonexistent/makemap"'
+        )
+        site.log.rename(site.folder / "real")
+        site.log.symlink_to("real")
+        problems = "\n".join(self.lines(site, 66))
+        for words in (
+            "no line of 1 read fits qpopper",
+            "1 lines have an address or a time that is none",
+            "is a symbolic link",
+            "/nonexistent/makemap: can't be run",
+            f"{site.source}: can't be read",
+            f"chmod go-w {site.folder}",
+            "is no hash database",
+            f"{site.state}: can't be used",
+        ):
+            assert words in problems
+
+    def test_a_separate_map_that_sendmail_cannot_read(self, site: Site) -> None:
+        site.config.write_text(site.config.read_text().replace('source = "access"', ""))
+        site.write(login("192.0.2.10"))
+        site.run()
+        assert self.lines(site, 0) == []
+        site.database.chmod(0o640)
+        assert "chmod 0644" in self.lines(site, 77)[0]

@@ -1,0 +1,450 @@
+"""Whole passes, from a log to a map of real makemap's."""
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from sapd.maillog import MARKER
+from tests.servers.filesystems import fill, mounted
+from tests.site import MAKEMAP, NOBODY, Site, login, noise
+
+pytestmark = pytest.mark.servers
+
+OWN = "198.51.100.9"
+NOW = time.time()
+
+
+def test_a_login_opens_and_its_window_ends(site: Site) -> None:
+    site.run()
+    assert site.relaying() == {OWN}
+    site.write(noise(1), login("192.0.2.10", at=NOW), noise(2))
+    site.run()
+    assert site.relaying() == {OWN, "192.0.2.10"}
+    assert site.open_addresses() == {"192.0.2.10"}
+    site.run("--at", when(NOW + 1700))
+    assert site.relaying() == {OWN, "192.0.2.10"}
+    site.run("--at", when(NOW + 1801))
+    assert site.relaying() == {OWN}
+
+
+def when(epoch: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch))
+
+
+def test_an_idle_pass_starts_nothing_and_writes_nothing(site: Site) -> None:
+    site.write(*(noise(number) for number in range(10)), login("192.0.2.10"))
+    site.run()
+    before = snapshot(site.folder)
+    site.configure(access_settings='makemap = "/nonexistent"')
+    del before["sapd.toml"]
+    site.run()
+    after = snapshot(site.folder)
+    del after["sapd.toml"]
+    assert after == before
+
+
+def snapshot(folder: Path) -> dict[str, tuple[object, ...]]:
+    """Name, inode, size, mode, mtime, ctime and contents of everything in a folder."""
+    found: dict[str, tuple[object, ...]] = {}
+    for path in sorted(folder.rglob("*")):
+        about = path.lstat()
+        content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+        found[str(path.relative_to(folder))] = (
+            about.st_ino,
+            about.st_size,
+            about.st_mode,
+            about.st_mtime_ns,
+            about.st_ctime_ns,
+            content,
+        )
+    return found
+
+
+def test_a_dry_run_says_it_all_and_touches_nothing(site: Site) -> None:
+    site.configure(log_settings="keep_lines = 5")
+    site.write(login("192.0.2.1", "old", at=NOW - 1000), login("192.0.2.2", at=NOW - 1000))
+    site.run("--at", when(NOW - 900))
+    site.write(
+        *(noise(number, NOW) for number in range(20)),
+        login("192.0.2.2", at=NOW - 10),
+        login("192.0.2.10", "eve", at=NOW - 5),
+    )
+    before = snapshot(site.folder)
+    later = when(NOW + 900)
+    done = site.run("--dry-run", "--at", later)
+    assert snapshot(site.folder) == before
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        f"would renew 192.0.2.2 bob until {when(NOW - 10 + 1800)}",
+        f"would open 192.0.2.10 eve until {when(NOW - 5 + 1800)}",
+        "would close 192.0.2.1 old",
+        f"would rewrite {site.database}: 1 own entries, 2 open addresses",
+        f"would cut {site.log}: 19 lines removed, 5 kept",
+    ]
+    real = site.run("-v", "--at", later)
+    said = [line for line in real.stdout.splitlines() if not line.startswith("read ")]
+    assert [f"would {line}" for line in said] == done.stdout.splitlines()
+    assert site.run("-n", "--at", later).stdout == ""
+
+
+def test_a_dry_run_before_the_first_run(site: Site) -> None:
+    site.write(login("192.0.2.10"))
+    before = snapshot(site.folder)
+    done = site.run("-n")
+    assert done.stdout.startswith("would open 192.0.2.10 bob until ")
+    assert snapshot(site.folder) == before
+
+
+def test_a_dry_run_needs_no_more_than_reading(site: Site) -> None:
+    site.write(login("192.0.2.10"))
+    site.run()
+    site.write(login("192.0.2.11"))
+    os.chown(site.state, 65534, 65534)
+    site.database.chmod(0o644)
+    site.let_everybody_in()
+    before = snapshot(site.folder)
+    with (site.state.parent / "lock").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # it takes no lock, so this does not stop it
+        env = {"PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONDONTWRITEBYTECODE": "1"}
+        done = site.sapd("run", "-n", prefix=NOBODY, env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "would open 192.0.2.11 bob" in done.stdout
+    assert snapshot(site.folder) == before
+
+
+def test_a_dry_run_opens_nothing_for_writing(site: Site, tmp_path: Path) -> None:
+    site.configure(log_settings="keep_lines = 1")
+    site.write(login("192.0.2.10"), login("192.0.2.11"))
+    trace = tmp_path.parent / f"{tmp_path.name}.trace"
+    strace = ("strace", "-f", "-qq", "-o", str(trace), "-e", "trace=%file,%desc,flock,fallocate")
+    done = site.sapd("run", "-n", prefix=strace, env={"PYTHONDONTWRITEBYTECODE": "1"})
+    assert "would cut" in done.stdout
+    calls = trace.read_text().splitlines()
+    assert len(calls) > 100
+    for call in calls:
+        assert not any(word in call for word in ("O_WRONLY", "O_RDWR", "O_CREAT")), call
+        for name in ("flock(", "rename", "unlink", "mkdir", "ftruncate", "fallocate", "utimens"):
+            assert name not in call, call
+
+
+def test_the_administrators_word_is_said_once_and_holds(site: Site) -> None:
+    site.source.write_text(site.source.read_text() + "203.0.113\tREJECT\n192.0.2.20\tRELAY\n")
+    source = site.source.read_bytes()
+    site.write(login("203.0.113.7", "eve"), login("192.0.2.20"), login("192.0.2.10"))
+    done = site.sapd("run")
+    assert done.returncode == 0
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == [
+        "sapd: warning: 203.0.113.7: not opened: logged in as eve, but "
+        f'{site.source} line 2 says "203.0.113 REJECT"'
+    ]
+    site.run()
+    assert site.entries() == {
+        f"connect:{OWN}": "RELAY",
+        "203.0.113": "REJECT",
+        "192.0.2.20": "RELAY",
+        "connect:192.0.2.10": "RELAY",
+    }
+    assert site.open_addresses() == {"192.0.2.10"}
+    site.source.write_text(f"Connect:{OWN} RELAY\n192.0.2.10 REJECT\n")
+    done = site.sapd("run", "-v")
+    assert "close 192.0.2.10 bob\n" in done.stdout
+    assert "open 203.0.113.7 eve until" in done.stdout
+    assert "192.0.2.10: not opened" in done.stderr
+    assert site.relaying() == {OWN, "203.0.113.7", "192.0.2.20"}
+    assert source != site.source.read_bytes()
+
+
+def test_source_is_never_written(site: Site) -> None:
+    site.source.write_bytes(b"10.1 RELAY\r\n# no newline at the end: 192.0.2.1 REJECT")
+    before = site.source.read_bytes(), site.source.stat().st_mtime_ns
+    site.write(login("192.0.2.10"))
+    site.run()
+    site.run("--at", when(NOW + 4000))
+    assert (site.source.read_bytes(), site.source.stat().st_mtime_ns) == before
+    assert site.relaying() == {"10.1"}
+
+
+@pytest.mark.parametrize("log", ["missing", "folder", "quiet"])
+def test_stale_addresses_close_whatever_became_of_the_log(site: Site, log: str) -> None:
+    site.write(login("192.0.2.10", at=NOW))
+    site.run()
+    assert "192.0.2.10" in site.relaying()
+    if log != "quiet":
+        site.log.unlink()
+    if log == "folder":
+        site.log.mkdir()
+    done = site.run("--at", when(NOW + 1801), status=0 if log == "quiet" else 66)
+    assert site.relaying() == {OWN}
+    if log == "quiet":
+        assert done.stderr == ""
+    else:
+        assert done.stderr.startswith(f"sapd: error: {site.log}: can't be read: ")
+        assert done.stderr.count("\n") == 1
+
+
+def test_a_stamp_in_the_future_is_no_evidence_and_is_said_once(site: Site) -> None:
+    site.write(login("192.0.2.10", at=NOW + 3600))
+    done = site.sapd("run")
+    assert done.returncode == 0
+    assert done.stderr == (
+        f"sapd: warning: {site.log}: 1 logins are stamped more than 120 s ahead of now and open "
+        "nothing; check the clock, or set timezone for this log\n"
+    )
+    site.run()
+    site.write(*(login("192.0.2.10", at=NOW + 3600) for _ in range(9)))
+    site.run()
+    site.write(login("192.0.2.11"))
+    site.run()
+    assert site.relaying() == {OWN, "192.0.2.11"}
+    site.write(login("192.0.2.10", at=NOW + 3600))
+    assert "1 logins" in site.sapd("run").stderr
+
+
+def test_a_clock_set_back_denies_nobody_and_opens_for_no_longer(site: Site) -> None:
+    site.write(login("192.0.2.10", at=NOW))
+    site.run("--at", when(NOW + 5))
+    site.run("--at", when(NOW + 86400))
+    assert site.relaying() == {OWN}
+    site.run("--at", when(NOW + 60))
+    assert site.relaying() == {OWN, "192.0.2.10"}
+    site.run("--at", when(NOW - 600))
+    (row,) = json.loads(site.sapd("list", "--json", "--at", when(NOW - 600)).stdout)
+    assert row["until"] == when(NOW + 1200)
+    site.run("--at", when(NOW + 1801))
+    assert site.relaying() == {OWN}
+
+
+def test_new_year(site: Site) -> None:
+    env = {"TZ": "Europe/Berlin"}
+    text = 'popper[1]: (v4.0.5) POP login by user "bob" at (h) 192.0.2.10\n'
+    site.write("Dec 31 23:50:00 mx1 " + text, "Jan  1 00:20:00 mx1 " + text.replace("10", "11"))
+    done = site.sapd("run", "-v", "--at", "2027-01-01 00:05", env=env)
+    assert done.returncode == 0
+    assert "open 192.0.2.10 bob until 2026-12-31T23:20:00Z" in done.stdout
+    assert site.relaying() == {OWN, "192.0.2.10"}
+
+
+def test_nov_23_on_nov_22_is_a_year_old(site: Site) -> None:
+    site.write('Nov 23 12:20:00 mx1 popper[1]: (v4) POP login by user "bob" at (h) 192.0.2.10\n')
+    site.run("--at", "2026-11-22 12:10")
+    assert site.relaying() == {OWN}
+    assert site.sapd("match", str(site.log)).stdout.count("login") == 2
+
+
+@pytest.mark.parametrize("way", ["rename", "copytruncate"])
+def test_rotated_with_unread_lines(site: Site, way: str) -> None:
+    site.write(*(noise(number) for number in range(100)), login("192.0.2.1"))
+    site.run()
+    site.write(login("192.0.2.2"))
+    if way == "rename":
+        site.log.rename(f"{site.log}.1")
+    else:
+        shutil.copy(site.log, f"{site.log}.1")
+        os.truncate(site.log, 0)
+    site.write(login("192.0.2.3"))
+    site.run()
+    assert site.relaying() == {OWN, "192.0.2.1", "192.0.2.2", "192.0.2.3"}
+
+
+def test_cutting(site: Site) -> None:
+    site.configure(log_settings="keep_lines = 10_000")
+    site.write(*(noise(number) for number in range(49_999)), login("192.0.2.10"))
+    rows = site.log.read_text().splitlines(keepends=True)
+    inode = site.log.stat().st_ino
+    site.run()
+    marker, *kept = site.log.read_text().splitlines(keepends=True)
+    assert MARKER.fullmatch(marker.encode())
+    assert " log cut, 40000 lines removed" in marker
+    assert kept == rows[-10_000:]
+    assert site.log.stat().st_ino == inode
+    done = site.run("-v")
+    assert f"read {site.log}: 0 bytes" in done.stdout
+    site.write(login("192.0.2.11"))
+    done = site.run("-v")
+    assert f"read {site.log}: {len(login('192.0.2.11'))} bytes, 1 lines, 1 logins" in done.stdout
+    assert f"cut {site.log}: 1 lines removed, 10000 kept" in done.stdout
+    assert site.relaying() == {OWN, "192.0.2.10", "192.0.2.11"}
+
+
+def test_a_log_behind_a_link_is_read_but_not_cut(site: Site) -> None:
+    site.configure(log_settings="keep_lines = 1")
+    real = site.folder / "real"
+    site.log.rename(real)
+    site.log.symlink_to(real)
+    site.write(login("192.0.2.10"), login("192.0.2.11"))
+    before = real.read_bytes()
+    done = site.run(status=73)
+    assert done.stderr == (
+        f"sapd: error: {site.log}: is a symbolic link and is not written through; "
+        "name the file itself\n"
+    )
+    assert real.read_bytes() == before
+    assert site.relaying() == {OWN, "192.0.2.10", "192.0.2.11"}
+
+
+def test_a_first_run_on_five_million_lines_begins_at_the_windows_edge(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = login("192.0.2.77", at=NOW - 30 * 86400)
+    with site.log.open("w") as file:
+        for _ in range(500):
+            file.write(row * 10_000)
+        file.write(login("192.0.2.10"))
+    size = site.log.stat().st_size
+    done = site.run("-v")
+    read = int(done.stdout.split(": ", 1)[1].split(" bytes")[0])
+    with capsys.disabled():
+        print(f"\n5,000,001 lines, {size} bytes: {read} bytes read", end=" ")
+    assert read < 17 * 1024 * 1024
+    assert site.relaying() == {OWN, "192.0.2.10"}
+
+
+def test_two_at_once(site: Site) -> None:
+    site.run()
+    with (site.state.parent / "lock").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = site.run(status=75)
+        assert (done.stdout, done.stderr) == ("", "")
+        assert site.sapd("list").returncode == 0
+    site.run()
+
+
+def test_a_damaged_state_is_set_aside_and_rebuilt(site: Site) -> None:
+    site.write(login("192.0.2.10"))
+    site.run()
+    site.state.write_text('{"version": 1, "claims": {"192.0.2.66": {"eve": 99999999999}}}')
+    damaged = site.state.read_bytes()
+    assert "a run would set it aside" in site.run("-n", status=65).stderr
+    assert site.state.read_bytes() == damaged
+    assert site.sapd("list").returncode == 65
+    done = site.run(status=65)
+    assert done.stderr.startswith(f"sapd: error: {site.state}: can't be used (")
+    assert done.stderr.count("\n") == 1
+    (aside,) = site.state.parent.glob("state.json.damaged-*")
+    assert aside.name in done.stderr
+    assert aside.read_bytes() == damaged
+    assert site.relaying() == {OWN, "192.0.2.10"}
+    site.run()
+
+
+def test_the_disk_of_the_state_is_full(site: Site) -> None:
+    with mounted(site.folder, "tmpfs", megabytes=1) as folder:
+        text = site.config.read_text().replace('"state"', f'"{folder}"')
+        site.config.write_text(text)
+        site.write(login("192.0.2.10"))
+        site.run()
+        before = (folder / "state.json").read_bytes()
+        fill(folder / "filler")
+        site.write(login("192.0.2.11"))
+        done = site.run(status=74)
+        assert done.stderr == (
+            f"sapd: error: {folder}/state.json: can't be written: No space left on device\n"
+        )
+        assert (folder / "state.json").read_bytes() == before
+        assert site.relaying() == {OWN, "192.0.2.10", "192.0.2.11"}  # done is done
+        (folder / "filler").unlink()
+        site.run()
+        assert site.relaying() == {OWN, "192.0.2.10", "192.0.2.11"}
+
+
+def test_state_folder_that_cannot_be(site: Site) -> None:
+    site.state.parent.write_text("a file")
+    done = site.run(status=73)
+    assert done.stderr.count("\n") == 1
+    assert str(site.state.parent) in done.stderr
+
+
+def test_without_permission(site: Site) -> None:
+    site.run()
+    site.let_everybody_in()
+    env = {"PYTHONPATH": str(Path(__file__).parents[1])}
+    for command in ("run", "list"):
+        done = site.sapd(command, prefix=NOBODY, env=env)
+        assert done.returncode == 77
+        assert done.stderr.startswith(f"sapd: error: {site.state.parent}/")
+        assert done.stderr.count("\n") == 1
+    site.config.chmod(0)
+    assert site.sapd("list", prefix=NOBODY, env=env).returncode == 77
+
+
+def test_a_separate_map(site: Site) -> None:
+    site.config.write_text(
+        site.config.read_text().replace('source = "access"', "").replace("access.db", "relay.db")
+    )
+    site.write(login("192.0.2.10"))
+    site.run()
+    site.database = site.folder / "relay.db"
+    assert site.relaying() == {"192.0.2.10"}
+
+
+def test_networks_and_never(site: Site) -> None:
+    site.configure(
+        top='[[network]]\nnetworks = ["192.0.2.0/28"]\nwindow = "2m"\n'
+        '[policy]\nnever = ["192.0.2.66/32"]\n'
+    )
+    site.write(*(login(f"192.0.2.{n}", at=NOW - 300) for n in (1, 65, 66)))
+    site.run()
+    assert site.relaying() == {OWN, "192.0.2.65"}
+
+
+# What writes, renames, truncates, locks or syncs. A test kills a pass at each such call in turn.
+CALLS = "write,pwrite64,rename,ftruncate,fallocate,fsync,flock,unlink,utimensat,openat,fchmod"
+
+
+def test_killed_at_every_step(tmp_path: Path) -> None:
+    """After each kill a normal run ends where an uninterrupted one would have."""
+
+    def prepared(name: str) -> Site:
+        folder = tmp_path / name
+        folder.mkdir()
+        site = Site(folder)
+        site.configure(log_settings="keep_lines = 50")
+        site.write(*(noise(n, NOW) for n in range(100)), login("192.0.2.1", at=NOW - 1700))
+        site.write(login("192.0.2.2", at=NOW - 60))
+        site.run("--at", when(NOW - 30))
+        site.write(*(noise(n, NOW) for n in range(100)), login("192.0.2.3", at=NOW - 10))
+        return site
+
+    def outcome(site: Site) -> tuple[object, ...]:
+        state = json.loads(site.state.read_text())
+        marker, *rows = site.log.read_text().splitlines()
+        kept = [row for row in rows if "log cut" not in row]
+        return site.relaying(), state["claims"], state["refused"], kept, marker.rstrip()[-10:]
+
+    later = when(NOW + 200)
+    plain = prepared("plain")
+    plain.run("--at", later)
+    expected = outcome(plain)
+    assert expected[0] == {OWN, "192.0.2.2", "192.0.2.3"}
+
+    trace = tmp_path / "trace"
+    counted = prepared("counted")
+    counted.sapd("run", "--at", later, prefix=("strace", "-o", str(trace), "-e", f"trace={CALLS}"))
+    calls = trace.read_text().splitlines()
+    first = next(n for n, call in enumerate(calls) if "state/lock" in call)
+    names = [call.split("(")[0] for call in calls if "(" in call]
+    killed = 0
+    for number in range(first, len(names)):
+        name = names[number]
+        nth = names[: number + 1].count(name)
+        site = prepared(f"kill-{number}")
+        inject = ("-e", f"trace={name}", "-e", f"inject={name}:signal=SIGKILL:when={nth}")
+        done = site.sapd("run", "--at", later, prefix=("strace", "-o", "/dev/null", *inject))
+        killed += done.returncode != 0
+        site.run("--at", later)
+        assert outcome(site) == expected, (number, calls[number])
+        shutil.rmtree(site.folder)
+    assert killed > 20
+
+
+def test_makemap_is_really_used(site: Site) -> None:
+    assert subprocess.run([MAKEMAP, "-l"], capture_output=True, check=True).stdout
+    site.run()
+    assert site.entries() == {f"connect:{OWN}": "RELAY"}
