@@ -155,6 +155,7 @@ class _Table:
         raise errors.SapdError(errors.BAD_CONFIG, self.file, f"{where} {why}")
 
     def has(self, key: str) -> bool:
+        self._known.append(key)
         return key in self._values
 
     def done(self) -> None:
@@ -232,4 +233,4 @@ def _nearest(word: str, known: list[str]) -> str:
     from difflib import get_close_matches
 
     near = get_close_matches(word, known, 1, 0.5)
-    return f'; did you mean "{near[0]}"?' if near else f"; known are {', '.join(sorted(known))}"
+    return f'; did you mean "{near[0]}"?' if near else f"; known are {', '.join(sorted(set(known)))}"

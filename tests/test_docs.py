@@ -1,0 +1,99 @@
+"""The README knows every command, option, setting, exit status and module, and no other."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+
+from sapd import cli, config, errors, formats
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def section(title: str) -> str:
+    return README.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def test_commands_and_options() -> None:
+    text = section("Commands")
+    assert isinstance(cli.sapd, click.Group)
+    assert set(re.findall(r"`sapd (\w+)", text)) == set(cli.sapd.commands)
+    options = {
+        option
+        for command in cli.sapd.commands.values()
+        for parameter in command.params
+        if isinstance(parameter, click.Option)
+        for option in parameter.opts
+    }
+    for option in options | {"-h", "--help"}:
+        assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", text), option
+    for option in re.findall(r"(?<![\w-])(--[a-z][a-z-]*)", text):
+        assert option in options | {"--help"}
+
+
+def known_settings(tmp_path: Path, table: str) -> set[str]:
+    """What a table may hold, as the program says when it meets an unknown setting."""
+    path = tmp_path / "sapd.toml"
+    log = '[[log]]\npath = "x"\n'
+    head = {"": "zzzzzz = 1\n" + log, "log": log, "network": log + "[[network]]\n"}
+    extra = 'networks = []\nwindow = "1h"\n' if table == "network" else ""
+    text = head.get(table, f"{log}[{table}]\n")
+    path.write_text(text if table == "" else text + extra + "zzzzzz = 1\n")
+    with pytest.raises(errors.SapdError, match="zzzzzz is no setting; known are ") as raised:
+        config.load(str(path))
+    return set(raised.value.reason.split("known are ")[1].split(", "))
+
+
+TABLES = ["log", "access", "state", "network", "policy"]
+
+
+def test_settings(tmp_path: Path) -> None:
+    known = {table: known_settings(tmp_path, table) for table in TABLES}
+    assert known_settings(tmp_path, "") == {"window", *TABLES}
+    documented: dict[str, set[str]] = {"": set()}
+    table = ""
+    for name in re.findall(r"^\| `([^`]+)` \|", section("Settings"), re.MULTILINE):
+        if name.startswith("["):
+            table = name.strip("[]")
+            documented[table] = set()
+        else:
+            documented[table].add(name)
+    assert documented == {"": {"window"}, **known}
+
+
+def test_the_example_shows_every_setting(tmp_path: Path) -> None:
+    text = (ROOT / "examples" / "sapd.toml").read_text()
+    shown = tomllib.loads(re.sub(r"(?m)^#(?=[\[a-z])", "", text))
+    for table in TABLES:
+        value = shown[table]
+        rows = value if isinstance(value, list) else [value]
+        assert {key for row in rows for key in row} == known_settings(tmp_path, table), table
+    path = tmp_path / "whole.toml"
+    path.write_text(re.sub(r"(?m)^#(?=[\[a-z])", "", text))
+    config.load(str(path))
+
+
+def test_exit_statuses() -> None:
+    known = {value for name, value in vars(errors).items() if name.isupper() and name[0] != "_"}
+    rows = re.findall(r"^\| ([\d, ]+) \|", section("Exit status"), re.MULTILINE)
+    documented = {int(number) for row in rows for number in row.split(",")}
+    assert documented == known | {0, 2}
+
+
+def test_modules_and_formats() -> None:
+    rows = re.findall(r"^\| (`\w+`.*?) \|", section("How it works"), re.MULTILINE)
+    named = set(re.findall(r"`(\w+)`", "".join(rows)))
+    modules = {path.stem for path in (ROOT / "sapd").glob("*.py")} - {"__init__", "__main__"}
+    assert named == modules
+    for name in formats.names():
+        assert f"`{name}`" in section("Settings")
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+    for anchor in re.findall(r"\]\(#([^)]+)\)", README):
+        assert f"\n## {anchor.capitalize()}\n" in README
