@@ -126,9 +126,11 @@ def test_a_log_that_is_not_the_one_that_was_read_is_left_alone(log: Path) -> Non
     assert log.read_bytes() == before
 
 
-def test_a_cut_is_recognised_if_nobody_lived_to_save_it(log: Path) -> None:
+@pytest.mark.parametrize("keep", [10_000, 1])
+def test_a_cut_is_recognised_if_nobody_lived_to_save_it(log: Path, keep: int) -> None:
+    """Even if the cut took away the bytes of the old anchor."""
     position = read(log)
-    planned = shorten(log, position, 10_000)
+    planned = shorten(log, position, keep)
     assert planned is not None
     intent = Position(position.here, None, position.lines, planned.after.here)
     with log.open("ab") as file:

@@ -79,6 +79,8 @@ def test_half_a_line_waits(log: Path, follower: Follower) -> None:
     with log.open("ab") as file:
         file.write(line(11)[30:] + line(12)[:50])
     assert follower.look() == [11]
+    assert follower.position is not None
+    assert follower.position.here.offset == 11 * len(line(1))
     with log.open("ab") as file:
         file.write(line(12)[50:])
     assert follower.look() == [12]
