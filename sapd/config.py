@@ -122,7 +122,15 @@ def _access(table: _Table) -> Access:
     database = table.path("database", "/etc/mail/access.db")
     if not database.endswith(".db"):
         table.refuse("database", "must end in .db, because makemap appends it")
-    source = table.path("source") if table.has("source") else None
+    text = database.removesuffix(".db")
+    source = None
+    if table.has("source"):
+        source = table.path("source")
+    elif not table.has("database"):
+        source = text
+    elif os.path.exists(text):
+        # Without it a run would replace the administrator's entries by sapd's alone.
+        table.refuse("source", f'is missing; set source = "{text}", or name another database')
     if source == database:
         table.refuse("source", "is the database itself; name the text file it is made from")
     tag = table.text("tag", "Connect:")
@@ -233,4 +241,6 @@ def _nearest(word: str, known: list[str]) -> str:
     from difflib import get_close_matches
 
     near = get_close_matches(word, known, 1, 0.5)
-    return f'; did you mean "{near[0]}"?' if near else f"; known are {', '.join(sorted(set(known)))}"
+    return (
+        f'; did you mean "{near[0]}"?' if near else f"; known are {', '.join(sorted(set(known)))}"
+    )

@@ -293,6 +293,7 @@ class TestCheck:
 
     def test_a_separate_map_that_sendmail_cannot_read(self, site: Site) -> None:
         site.config.write_text(site.config.read_text().replace('source = "access"', ""))
+        site.source.unlink()
         site.write(login("192.0.2.10"))
         site.run()
         assert self.lines(site, 0) == []

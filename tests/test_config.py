@@ -22,7 +22,7 @@ def test_defaults(tmp_path: Path) -> None:
     assert found.rules.windows == ()
     assert found.rules.never == ()
     assert found.logs == (config.Log(str(tmp_path / "qpopper"), ("qpopper",)),)
-    assert found.access == config.Access("/etc/mail/access.db")
+    assert found.access == config.Access("/etc/mail/access.db", "/etc/mail/access")
     assert found.access.makemap == "/usr/sbin/makemap"
     assert found.access.tag == "Connect:"
     assert found.state_directory == "/var/lib/sapd"
@@ -133,3 +133,12 @@ def test_no_file(tmp_path: Path) -> None:
         with pytest.raises(errors.SapdError, match="name the configuration with -c") as raised:
             config.load(str(path))
         assert raised.value.status == errors.BAD_CONFIG
+
+
+def test_a_separate_map_is_not_laid_over_the_administrators(tmp_path: Path) -> None:
+    text = GOOD + '[access]\ndatabase = "access.db"\n'
+    assert load(tmp_path, text).access.source is None
+    (tmp_path / "access").touch()
+    with pytest.raises(errors.SapdError, match=r"access\.source is missing; set source"):
+        load(tmp_path, text)
+    assert load(tmp_path, text + 'source = "access"').access.source == str(tmp_path / "access")
