@@ -20,13 +20,13 @@ import re
 import stat
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
+from typing import NamedTuple
 
 from sapd import errors, files
-from sapd.relay import Network
 
 LOCK_WAIT = 10.0
 """Seconds to wait for another program that holds the database's lock."""
@@ -52,11 +52,10 @@ class Published:
     boot: str
 
 
-@dataclass(frozen=True)
-class _Word:
-    """One entry of the administrator's: its line number in `source`, key and value."""
+class _Word(NamedTuple):
+    """One entry of the administrator's: its offset in `source` in bytes, key and value."""
 
-    line: int
+    offset: int
     key: bytes
     value: bytes
 
@@ -78,31 +77,32 @@ class Source:
         self.text = b"" if path is None else _read(path)
         if self.text and not self.text.endswith(b"\n"):
             self.text += b"\n"
-        self._tags = tuple({b"connect:", tag.lower().encode()} - {b""})
+        self._tag = tag.encode()
 
     @property
     def count(self) -> int:
-        """The number of entries that makemap makes of the text."""
-        return sum(1 for _ in self._lines())
-
-    def _lines(self) -> Iterator[tuple[int, bytes]]:
-        for number, line in enumerate(self.text.split(b"\n"), start=1):
-            if line and not line.startswith(b"#"):
-                yield number, line
+        """The number of entries that makemap makes of the text: one a line, but for comments."""
+        return sum(1 for line in self.text.split(b"\n") if line and not line.startswith(b"#"))
 
     @cached_property
-    def _words(self) -> dict[Network, list[_Word]]:
-        words: dict[Network, list[_Word]] = {}
-        for number, line in self._lines():
-            key, value = (*line.split(None, 1), b"", b"")[:2]
-            network = _network(key.lower(), self._tags)
-            if network is not None:
-                words.setdefault(network, []).append(_Word(number, key, value.strip()))
+    def _words(self) -> dict[_Prefix, list[_Word]]:
+        """The entries whose keys are addresses or networks; most of a big map may be others."""
+        line = re.compile(
+            rb"^((?:connect:|%s)?([\[\]0-9a-f:./]+|ipv6:[\[\]0-9a-f:./]+))[ \t]+(.*)$"
+            % re.escape(self._tag),
+            re.IGNORECASE | re.MULTILINE,
+        )
+        words: dict[_Prefix, list[_Word]] = {}
+        for found in line.finditer(self.text):
+            prefix = _prefix(found[2].decode("ascii").lower())
+            if prefix is not None:
+                word = _Word(found.start(), found[1], found[3].strip())
+                words.setdefault(prefix, []).append(word)
         return words
 
     @cached_property
     def _lengths(self) -> list[int]:
-        return sorted({network.prefixlen for network in self._words}, reverse=True)
+        return sorted({prefix.length for prefix in self._words}, reverse=True)
 
     def says(self, address: str) -> str | None:
         """What the administrator's entries say against opening `address`.
@@ -112,23 +112,33 @@ class Source:
         heeds spellings that sendmail never matches (CIDR, brackets), because what they mean is
         plain.
         """
+        if not self._words:
+            return None
         ip = ip_address(address)
+        bits, number = ip.max_prefixlen, int(ip)
         for length in self._lengths:
-            if length > ip.max_prefixlen:
-                continue
-            words = self._words.get(ip_network((ip, length), strict=False))
+            words = self._words.get(_Prefix(bits, length, number >> max(bits - length, 0)))
             if words is None:
                 continue
             against = [word for word in words if not word.permits]
-            if length == ip.max_prefixlen:
+            if length == bits:
                 against = against or [word for word in words if not word.relays]
                 return self._quote(against[0]) if against else ""
             return self._quote(against[0]) if against else None
         return None
 
     def _quote(self, word: _Word) -> str:
+        line = self.text.count(b"\n", 0, word.offset) + 1
         text = (word.key + b" " + word.value).decode("utf-8", "backslashreplace")
-        return f'{self.path} line {word.line} says "{text}"'
+        return f'{self.path} line {line} says "{text}"'
+
+
+class _Prefix(NamedTuple):
+    """The first `length` bits, as the number `head`, of addresses with `bits` bits."""
+
+    bits: int
+    length: int
+    head: int
 
 
 def _read(path: str) -> bytes:
@@ -149,29 +159,26 @@ def _nonblocking(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
-def _network(key: bytes, tags: tuple[bytes, ...]) -> Network | None:
+def _prefix(key: str) -> _Prefix | None:
     """The addresses that a key of the access map means, None if it means no addresses."""
-    for tag in tags:
-        key = key.removeprefix(tag)
-    text = key.removeprefix(b"ipv6:").decode("ascii", "replace").strip("[]")
+    text = key.removeprefix("ipv6:").strip("[]")
     if re.fullmatch(r"\d{1,3}(\.\d{1,3}){0,3}\.?", text):
         octets = [int(octet) for octet in text.rstrip(".").split(".")]
         if max(octets) > 255:
             return None
-        padded = bytes([*octets, 0, 0, 0][:4])
-        return IPv4Network((padded, 8 * len(octets)))
-    if re.fullmatch(r"[0-9a-f]{1,4}(:[0-9a-f]{1,4}){0,6}:?", text) and key.startswith(b"ipv6:"):
+        return _Prefix(32, 8 * len(octets), int.from_bytes(bytes(octets), "big"))
+    if re.fullmatch(r"[0-9a-f]{1,4}(:[0-9a-f]{1,4}){0,6}:?", text) and key.startswith("ipv6:"):
         groups = text.rstrip(":").split(":")
-        return IPv6Network((":".join([*groups, *["0"] * (8 - len(groups))]), 16 * len(groups)))
+        head = "".join(group.zfill(4) for group in groups)
+        return _Prefix(128, 16 * len(groups), int(head, 16))
     try:
         network = ip_network(text, strict=False)
     except ValueError:
         return None
-    if isinstance(network, IPv6Network) and network.prefixlen >= 96:
-        mapped = network.network_address.ipv4_mapped
-        if mapped is not None:
-            return IPv4Network((mapped, network.prefixlen - 96))
-    return network
+    bits, length, first = network.max_prefixlen, network.prefixlen, network.network_address
+    if isinstance(first, IPv6Address) and first.ipv4_mapped is not None and length >= 96:
+        bits, length, first = 32, length - 96, first.ipv4_mapped
+    return _Prefix(bits, length, int(first) >> (bits - length))
 
 
 def entries(addresses: Iterable[str], tag: str) -> bytes:

@@ -62,6 +62,7 @@ def source(tmp_path: Path, text: str | bytes, tag: str = "Connect:") -> Source:
         ("IPv6:2001:db8::7 RELAY", "2001:db8::7", "relays"),
         ("IPv6:::ffff:192.0.2.1 REJECT", "192.0.2.1", "refused"),
         ("192.0.2 REJECT", "2001:db8::7", None),
+        ("IPv6:2001:db8::7 REJECT", "192.0.2.1", None),
         ("", "192.0.2.1", None),
     ],
 )
@@ -100,6 +101,13 @@ def test_entries_are_what_sendmail_looks_up() -> None:
         b"Connect:IPv6:2001:db8::7\tRELAY\n"
     )
     assert access.entries([], "Connect:") == b""
+
+
+def changed_behind_the_clock(path: Path) -> None:
+    """Change some bytes, and put size and mtime back."""
+    before = path.stat()
+    path.write_bytes(path.read_bytes()[::-1])
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 class Map:
@@ -162,6 +170,7 @@ class TestPublishing:
             lambda path: path.write_bytes(b"garbage" * 999),
             lambda path: os.truncate(path, 4096),
             lambda path: os.utime(path),
+            lambda path: changed_behind_the_clock(path),
             lambda path: subprocess.run([MAKEMAP, "hash", path], input=b"a b\n", check=True),
             lambda path: (path.rename(f"{path}.x"), path.write_bytes(b"x"))[1],
         ],
@@ -258,6 +267,37 @@ class TestPublishing:
         assert raised.value.status == errors.CANT_CREATE
         assert live.dump() == {"10.1", "connect:192.0.2.1"}
         live.publish("192.0.2.2")
+
+    def test_a_database_renamed_while_its_lock_was_waited_for(
+        self, live: Map, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        live.publish("192.0.2.1")
+        flock, renamed = fcntl.flock, live.path.with_name("renamed")
+
+        def rename_first(fd: int, operation: int) -> None:
+            if not renamed.exists():
+                live.path.rename(renamed)
+                subprocess.run([MAKEMAP, "hash", live.path], input=b"a b\n", check=True)
+            flock(fd, operation)
+
+        monkeypatch.setattr(fcntl, "flock", rename_first)
+        live.publish("192.0.2.2")
+        assert live.dump() == {"10.1", "connect:192.0.2.2"}
+
+    def test_room_that_was_half_given_is_given_back(
+        self, live: Map, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        live.publish("192.0.2.1")
+        before = live.path.read_bytes()
+
+        def half(fd: int, offset: int, length: int) -> None:
+            os.ftruncate(fd, length + 4096)
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "posix_fallocate", half)
+        with pytest.raises(errors.SapdError, match="No space left"):
+            live.publish("192.0.2.2")
+        assert live.path.read_bytes() == before
 
     def test_a_full_disk_leaves_the_old_database(self, tmp_path: Path) -> None:
         with mounted(tmp_path, "tmpfs", megabytes=1) as folder:
