@@ -208,7 +208,7 @@ def test_a_stamp_in_the_future_is_no_evidence_and_is_said_once(site: Site) -> No
 
 
 def test_a_clock_set_back_denies_nobody_and_opens_for_no_longer(site: Site) -> None:
-    site.write(login("192.0.2.10", at=NOW))
+    site.write(*(noise(number, NOW) for number in range(10)), login("192.0.2.10", at=NOW))
     site.run("--at", when(NOW + 5))
     site.run("--at", when(NOW + 86400))
     assert site.relaying() == {OWN}
@@ -336,18 +336,21 @@ def test_a_damaged_state_is_set_aside_and_rebuilt(site: Site) -> None:
 
 def test_the_disk_of_the_state_is_full(site: Site) -> None:
     with mounted(site.folder, "tmpfs", megabytes=1) as folder:
+        site.configure(log_settings="keep_lines = 2")
         text = site.config.read_text().replace('"state"', f'"{folder}"')
         site.config.write_text(text)
         site.write(login("192.0.2.10"))
         site.run()
         before = (folder / "state.json").read_bytes()
         fill(folder / "filler")
-        site.write(login("192.0.2.11"))
+        site.write(noise(1), noise(2), login("192.0.2.11"))
+        log = site.log.read_bytes()
         done = site.run(status=74)
         assert done.stderr == (
             f"sapd: error: {folder}/state.json: can't be written: No space left on device\n"
         )
         assert (folder / "state.json").read_bytes() == before
+        assert site.log.read_bytes() == log  # what is not in the state is not cut
         assert site.relaying() == {OWN, "192.0.2.10", "192.0.2.11"}  # done is done
         (folder / "filler").unlink()
         site.run()
