@@ -1,0 +1,28 @@
+"""A view of this machine's folders in which everything may be changed and nothing is.
+
+Programs with fixed paths (cron, dpkg, the set-up scripts) see private, writable copies of the
+system's folders: overlays in a mount namespace, gone with the last process that lives in it.
+"""
+
+from pathlib import Path
+
+FOLDERS = ["/etc", "/usr/local", "/usr/sbin", "/var/lib", "/var/spool"]
+
+_MOUNT = """\
+set -eu
+stage=$1
+mount -t tmpfs tmpfs "$stage"
+for folder in {folders}; do
+    layers=$stage/layers$folder
+    mkdir -p "$layers/upper" "$layers/work"
+    mount -t overlay overlay \\
+        -o "lowerdir=$folder,upperdir=$layers/upper,workdir=$layers/work" "$folder"
+done
+mount -t tmpfs tmpfs /run
+"""
+
+
+def private(stage: Path, script: str) -> list[str]:
+    """The command that runs a shell script in such a view; `stage` is an empty folder for it."""
+    mount = _MOUNT.format(folders=" ".join(FOLDERS))
+    return ["unshare", "--mount", "sh", "-c", mount + script, "sh", str(stage)]

@@ -1,0 +1,137 @@
+"""The shipped schedules: cron's, by Debian's cron itself, and systemd's."""
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tests.servers.cron import SAPD, SHIPPED, Cron
+
+PATIENCE = 90.0  # seconds: the minute must turn, and a run must end
+CLIENT = "198.51.100.7"
+CONFIG = """\
+[[log]]
+path = "{folder}/qpopper.log"
+formats = ["qpopper"]
+[access]
+source = "{folder}/access"
+database = "{folder}/access.db"
+[state]
+directory = "{folder}/state"
+"""
+
+
+def shipped_jobs() -> list[str]:
+    lines = SHIPPED.read_text().splitlines()
+    return [
+        line for line in lines if line and line[0] not in "#" and not re.match(r"[A-Z]+=", line)
+    ]
+
+
+def set_up(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "access").write_text("Connect:192.0.2.1\tRELAY\n")
+    (folder / "sapd.toml").write_text(CONFIG.format(folder=folder))
+    (folder / "state").mkdir()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def crons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cron, Cron]]:
+    """Two that wait for the same minute: one has a log with a login, the other has no log."""
+    folder = tmp_path_factory.mktemp("cron")
+    well, ill = set_up(folder / "well"), set_up(folder / "ill")
+    (well / "qpopper.log").write_text(
+        f"{datetime.now(UTC).isoformat()} mx1 popper[4117]: "
+        f'(v4.1.0) POP login by user "scanner" at (scanner.example.com) {CLIENT}\n'
+    )
+    with ExitStack() as stack:
+        yield stack.enter_context(Cron(well)), stack.enter_context(Cron(ill))
+
+
+@pytest.mark.servers
+def test_cron_opens_the_relay_and_has_nothing_to_mail(crons: tuple[Cron, Cron]) -> None:
+    cron = crons[0]
+    database = cron.folder / "access.db"
+    cron.wait_for_job(database.exists, PATIENCE)
+    dump = subprocess.check_output(["makemap", "-u", "hash", str(database)], text=True)
+    assert f"connect:{CLIENT}" in dump.lower()
+    assert cron.mails() == []
+
+
+@pytest.mark.servers
+def test_cron_mails_one_line_when_the_log_is_missing(crons: tuple[Cron, Cron]) -> None:
+    cron = crons[1]
+    cron.wait_for_job(cron.mails, PATIENCE)
+    [mail] = cron.mails()
+    headers, _, body = mail.partition("\n\n")
+    assert "To: root" in headers
+    assert body.count("\n") == 1
+    assert body.startswith(f"sapd: error: {cron.folder}/qpopper.log: ")
+
+
+def test_cron_accepts_the_name_and_the_lines_of_the_file() -> None:
+    # cron passes over names with other characters than these, and a last line without its end.
+    assert re.fullmatch("[A-Za-z0-9_-]+", SHIPPED.name)
+    assert SHIPPED.read_text().endswith("\n")
+    assert not SHIPPED.stat().st_mode & 0o022
+    [job] = shipped_jobs()
+    assert job.startswith("* * * * * root ")
+    assert "%" not in job  # cron would make it a line's end
+
+
+def run_as_cron_does(command: str) -> "subprocess.CompletedProcess[str]":
+    path = re.search("^PATH=(.*)$", SHIPPED.read_text(), re.MULTILINE)
+    assert path
+    environment = {"SHELL": "/bin/sh", "PATH": path[1], "HOME": "/root", "LOGNAME": "root"}
+    return subprocess.run(
+        ["/bin/sh", "-c", command], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("absent", ["program", "configuration", "venv"])
+def test_the_job_is_silent_where_sapd_is_absent(tmp_path: Path, absent: str) -> None:
+    program, config = tmp_path / "sapd", tmp_path / "sapd.toml"
+    if absent == "venv":
+        program.symlink_to(tmp_path / "removed" / "sapd")
+    elif absent != "program":
+        program.symlink_to(SAPD)
+    if absent != "configuration":
+        config.touch()
+    job = shipped_jobs()[0].removeprefix("* * * * * root ")
+    result = run_as_cron_does(
+        job.replace("/usr/local/bin/sapd", str(program)).replace("/etc/sapd/sapd.toml", str(config))
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_the_job_runs_in_crons_bare_environment(tmp_path: Path) -> None:
+    program, config = tmp_path / "sapd", tmp_path / "sapd.toml"
+    config.touch()
+    program.write_text('#!/bin/sh\necho "$@"\n')
+    program.chmod(0o755)
+    job = shipped_jobs()[0].removeprefix("* * * * * root ")
+    result = run_as_cron_does(
+        job.replace("/usr/local/bin/sapd", str(program)).replace("/etc/sapd/sapd.toml", str(config))
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, "run\n", "")
+
+
+@pytest.mark.servers
+def test_systemd_accepts_the_units(tmp_path: Path) -> None:
+    for unit in ("sapd.service", "sapd.timer"):
+        text = (SHIPPED.parent / unit).read_text()
+        (tmp_path / unit).write_text(text.replace("/usr/local/bin/sapd", str(SAPD)))
+    result = subprocess.run(
+        ["systemd-analyze", "verify", tmp_path / "sapd.service", tmp_path / "sapd.timer"],
+        env={**os.environ, "SYSTEMD_LOG_LEVEL": "warning"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
