@@ -225,10 +225,12 @@ def test_new_year(site: Site) -> None:
     env = {"TZ": "Europe/Berlin"}
     text = 'popper[1]: (v4.0.5) POP login by user "bob" at (h) 192.0.2.10\n'
     site.write("Dec 31 23:50:00 mx1 " + text, "Jan  1 00:20:00 mx1 " + text.replace("10", "11"))
+    rotated = site.log.with_name("qpopper.1")  # its time of change is today's, not that day's
+    rotated.write_text("Dec 31 23:40:00 mx1 " + text.replace("10", "12"))
     done = site.sapd("run", "-v", "--at", "2027-01-01 00:05", env=env)
     assert done.returncode == 0
     assert "open 192.0.2.10 bob until 2026-12-31T23:20:00Z" in done.stdout
-    assert site.relaying() == {OWN, "192.0.2.10"}
+    assert site.relaying() == {OWN, "192.0.2.10", "192.0.2.12"}
 
 
 def test_nov_23_on_nov_22_is_a_year_old(site: Site) -> None:
