@@ -20,9 +20,19 @@ _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 def main() -> NoReturn:
     """Run the command line, and leave with the exit status that the README documents."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    _open_standard_streams()
     sys.exit(_guarded())
+
+
+def _open_standard_streams() -> None:
+    """Have all three, able to print everything: no file must get the number of a closed one."""
+    for name in ("stdin", "stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # the lowest free number is then its own
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+        elif name != "stdin":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _guarded() -> int:
@@ -82,7 +92,7 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that every command has."""
     for option in (
         click.version_option(package_name="sapd"),
-        click.option("-v", "--verbose", is_flag=True, help="Say what is done."),
+        click.option("-v", "--verbose", count=True, help="Say what is done; -vv: and was read."),
         click.option(
             "-c",
             "--config",
@@ -130,7 +140,7 @@ def sapd(context: click.Context) -> None:
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be done, and write nothing.")
 @_at
 @_common
-def run_command(*, dry_run: bool, at: str | None, config_path: str, verbose: bool) -> int:
+def run_command(*, dry_run: bool, at: str | None, config_path: str, verbose: int) -> int:
     """Read the new log lines, and open and close the relay accordingly: one pass.
 
     Silent when all is well, as cron wants it.
@@ -139,7 +149,7 @@ def run_command(*, dry_run: bool, at: str | None, config_path: str, verbose: boo
     report = run.once(settings, _moment(at, settings), dry=dry_run)
     for verb, text in report.actions:
         if verb == "read":
-            if verbose:
+            if verbose > 1:
                 _say(f"read {text}")
         elif dry_run:
             _say(f"would {verb} {text}")
@@ -156,7 +166,7 @@ def run_command(*, dry_run: bool, at: str | None, config_path: str, verbose: boo
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 @_at
 @_common
-def list_command(*, as_json: bool, at: str | None, config_path: str, verbose: bool) -> None:
+def list_command(*, as_json: bool, at: str | None, config_path: str, verbose: int) -> None:
     """Show who may relay now, by which accounts' logins, and until when."""
     settings = config.load(config_path)
     moment = _moment(at, settings) or time.time()
@@ -192,7 +202,7 @@ def list_command(*, as_json: bool, at: str | None, config_path: str, verbose: bo
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 @_common
 def match_command(
-    *, file: str, names: tuple[str, ...], as_json: bool, config_path: str, verbose: bool
+    *, file: str, names: tuple[str, ...], as_json: bool, config_path: str, verbose: int
 ) -> None:
     """Show what each line of a log means: login, logout, connect, or nothing.
 
@@ -211,12 +221,10 @@ def match_command(
         else:
             when = timestamps.rfc3339(event.time)
             _say(f"{number}: {event.event} {event.address} {event.account} {when} {event.format}")
-    summary = ", ".join(f"{count} {name}" for name, count in counts.items())
-    click.echo(
-        f"{sum(counts.values())} lines: {summary}; {recogniser.unusable} of them with an "
-        "unusable address or time",
-        err=as_json,
-    )
+    if not as_json:
+        summary = ", ".join(f"{count} {name}" for name, count in counts.items())
+        unusable = f"{recogniser.unusable} of them with an unusable address or time"
+        _say(f"{sum(counts.values())} lines: {summary}; {unusable}")
 
 
 def _lines(file: str) -> Iterator[bytes]:
@@ -255,7 +263,7 @@ def _formats(
 
 @sapd.command("check")
 @_common
-def check_command(*, config_path: str, verbose: bool) -> int:
+def check_command(*, config_path: str, verbose: int) -> int:
     """Tell whether this set-up is sound: one line a finding, exit status 0 only if all hold."""
     from sapd import check  # no other command pays for it
 

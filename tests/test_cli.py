@@ -107,6 +107,16 @@ def test_a_full_standard_output_is_said(site: Site) -> None:
     assert done.stderr == "sapd: error: standard output: No space left on device\n"
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_do_no_harm(site: Site, closed: str) -> None:
+    site.state.parent.write_text("a file, so that there is something to complain of")
+    command = f"{sys.executable} -m sapd run -n -c {site.config} {closed}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 73
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == (0 if "2>&-" in closed else 1)
+
+
 def state_with(site: Site, claims: dict[str, dict[str, float]], refused: dict[str, str]) -> None:
     site.state.parent.mkdir()
     site.state.write_text(
