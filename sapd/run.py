@@ -103,6 +103,7 @@ class _Pass:
         if self.state.time > self.now + AHEAD:
             # The clock was set back: what closed meanwhile may have been closed too early.
             self.state.positions.clear()
+            self.saved = ""
 
     def _read(self, log: Log) -> bool:
         """Merge a log's new logins; whether it could be read."""

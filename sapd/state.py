@@ -47,8 +47,10 @@ def load(directory: str) -> State:
     path = os.path.join(directory, _NAME)
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return State()
+    except NotADirectoryError as error:
+        raise errors.cannot_write(path, error) from None
     except PermissionError as error:
         raise errors.SapdError(
             errors.NO_PERMISSION, path, f"can't be read: {error.strerror}"
@@ -79,7 +81,8 @@ def set_aside(directory: str) -> str:
 def make_directory(directory: str) -> None:
     """Make the state's folder (mode 0755: a separate map in it is read by sendmail)."""
     try:
-        os.mkdir(directory, 0o755)
+        os.mkdir(directory)
+        os.chmod(directory, 0o755)  # noqa: S103 -- nothing secret but state.json, which is 0600
     except FileExistsError:
         pass
     except OSError as error:

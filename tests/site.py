@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 MAKEMAP = "/usr/sbin/makemap"
-NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
-"""Runs a command as an unprivileged user, in a `prefix`."""
 
 
 def login(address: str, account: str = "bob", at: float | None = None, pid: int = 4242) -> str:
@@ -58,11 +56,15 @@ class Site:
             file.write("".join(lines))
 
     def sapd(
-        self, *args: str, env: dict[str, str] | None = None, prefix: tuple[str, ...] = ()
+        self,
+        *args: str,
+        env: dict[str, str] | None = None,
+        prefix: tuple[str, ...] = (),
+        python: str = sys.executable,
     ) -> subprocess.CompletedProcess[str]:
         command, *rest = args
         return subprocess.run(
-            [*prefix, sys.executable, "-m", "sapd", command, "-c", str(self.config), *rest],
+            [*prefix, python, "-m", "sapd", command, "-c", str(self.config), *rest],
             capture_output=True,
             text=True,
             check=False,
@@ -101,9 +103,3 @@ class Site:
 
     def rewrite_state(self, **changes: object) -> None:
         self.state.write_text(json.dumps({**json.loads(self.state.read_text()), **changes}))
-
-    def let_everybody_in(self) -> None:
-        """Make the folder reachable for `NOBODY`, and the program importable."""
-        for folder in (self.folder, *self.folder.parents):
-            if folder.stat().st_mode & 0o005 != 0o005:
-                folder.chmod(folder.stat().st_mode | 0o055)

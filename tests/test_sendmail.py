@@ -1,6 +1,5 @@
 """The main job against a real sendmail: logins open the relay, and time closes it again."""
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -17,6 +16,7 @@ import pytest
 
 from tests.servers.namespace import Namespace
 from tests.servers.sendmail import MAP_GROUP, MAP_OWNER, Sendmail
+from tests.servers.unprivileged import PYTHON, installed_for_everybody
 
 pytestmark = pytest.mark.servers
 
@@ -472,26 +472,12 @@ def test_a_log_that_says_nothing_keeps_no_address_open(
     assert site.codes(CLIENT, CLIENT6, OWN) == [550, 550, 250]
 
 
-def installed_for_everybody(folder: Path) -> tuple[list[str], dict[str, str]]:
-    """sapd as any user may start it, wherever the tests' own Python is: command, environment."""
-    library = folder / "library"
-    for package in ("sapd", "click", "dateutil"):
-        spec = importlib.util.find_spec(package)
-        assert spec is not None
-        assert spec.origin is not None
-        shutil.copytree(Path(spec.origin).parent, library / package)
-    six = importlib.util.find_spec("six")  # only dateutil 2 needs it
-    if six is not None and six.origin is not None:
-        shutil.copy(six.origin, library)
-    return ["/usr/bin/python3", "-m", "sapd"], {"PYTHONPATH": str(library)}
-
-
 @contextmanager
 def running_separate_site(folder: Path, more: str = "", source: str = SOURCE) -> Iterator[Site]:
     """A site whose sapd has a map of its own, and is run by an ordinary user."""
     with running_site(folder, "separate-map.mc", more, source) as site:
         site.configure(SEPARATE_MAP)
-        site.sapd, environment = installed_for_everybody(folder)
+        site.sapd, environment = [PYTHON, "-m", "sapd"], installed_for_everybody(folder)
         site.privileges = {
             "user": "nobody",
             "group": "nogroup",
