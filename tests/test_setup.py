@@ -4,7 +4,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -28,14 +27,13 @@ def with_optional_settings() -> str:
 def test_sapd_accepts_the_commented_configuration(tmp_path: Path, text: str, source: str) -> None:
     if source == "without":
         text = re.sub("^source = .*$", "", text, flags=re.MULTILINE)
+        text = text.replace('"/etc/mail/access.db"', '"/var/lib/sapd/relay.db"')
     file = tmp_path / "sapd.toml"
     file.write_text(text)
     config.load(str(file))
 
 
-def test_the_commented_configuration_has_every_setting_and_format() -> None:
-    settings = tomllib.loads(with_optional_settings())
-    assert settings.keys() == {"window", "log", "access", "state", "network", "policy"}
+def test_the_commented_configuration_names_every_format() -> None:
     for name in formats.names():
         assert f'"{name}"' in EXAMPLE.read_text()
 
