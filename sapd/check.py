@@ -57,7 +57,9 @@ def _log(log: Log, window: float) -> Iterator[Finding]:
         yield Finding(errors.LOG_UNREADABLE, f"{log.path}: can't be read: {error.strerror}")
         return
     names = ", ".join(log.formats)
-    if sum(counts.values()) == 0:
+    if reading.lines_read == 0:
+        yield Finding(errors.LOG_UNREADABLE, f"{log.path}: is empty; does the POP server log here?")
+    elif sum(counts.values()) == 0:
         yield Finding(
             errors.LOG_UNREADABLE,
             f"{log.path}: no line of {reading.lines_read} read fits {names}; see sapd match, and "
@@ -69,13 +71,13 @@ def _log(log: Log, window: float) -> Iterator[Finding]:
     if recogniser.unusable:
         yield Finding(
             errors.LOG_UNREADABLE,
-            f"{log.path}: {recogniser.unusable} lines have an address or a time that is none; "
+            f"{log.path}: lines whose address or time is none: {recogniser.unusable}; "
             "see sapd match",
         )
     if ahead:
         yield Finding(
             errors.LOG_UNREADABLE,
-            f"{log.path}: {ahead} logins are stamped ahead of now; set timezone for this log",
+            f"{log.path}: logins stamped ahead of now: {ahead}; set timezone for this log",
         )
     behind = changed - (clock.of_line(last) or changed)
     halves = round(behind / 1800)

@@ -92,7 +92,9 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that every command has."""
     for option in (
         click.version_option(package_name="sapd"),
-        click.option("-v", "--verbose", count=True, help="Say what is done; -vv: and was read."),
+        click.option(
+            "-v", "--verbose", count=True, help="Say what is done; -vv: also how much was read."
+        ),
         click.option(
             "-c",
             "--config",
@@ -222,9 +224,9 @@ def match_command(
             when = timestamps.rfc3339(event.time)
             _say(f"{number}: {event.event} {event.address} {event.account} {when} {event.format}")
     if not as_json:
-        summary = ", ".join(f"{count} {name}" for name, count in counts.items())
-        unusable = f"{recogniser.unusable} of them with an unusable address or time"
-        _say(f"{sum(counts.values())} lines: {summary}; {unusable}")
+        summary = ", ".join(f"{name} {count}" for name, count in counts.items())
+        unusable = f"of no use because of its address or time {recogniser.unusable}"
+        _say(f"lines {sum(counts.values())}: {summary} ({unusable})")
 
 
 def _lines(file: str) -> Iterator[bytes]:

@@ -162,6 +162,13 @@ class _Table:
         where = f"{self._name}.{key}" if self._name else key
         raise errors.SapdError(errors.BAD_CONFIG, self.file, f"{where} {why}")
 
+    def missing(self, key: str) -> NoReturn:
+        from difflib import get_close_matches
+
+        strange = [name for name in self._values if name not in self._known]
+        near = get_close_matches(key, strange, 1, 0.5)
+        self.refuse(key, f'is missing; is it what "{near[0]}" means?' if near else "is missing")
+
     def has(self, key: str) -> bool:
         self._known.append(key)
         return key in self._values
@@ -184,7 +191,7 @@ class _Table:
         if value is None:
             value = default
         if value is None:
-            self.refuse(key, "is missing")
+            self.missing(key)
         return str(value)
 
     def path(self, key: str, default: str | None = None) -> str:
@@ -211,7 +218,7 @@ class _Table:
         value = self._get(key, list, f'a list of texts, as {key} = ["..."]')
         if value is None:
             if default is None:
-                self.refuse(key, "is missing")
+                self.missing(key)
             return default
         if not all(isinstance(item, str) for item in value):
             self.refuse(key, f'must be a list of texts, as {key} = ["..."]')

@@ -137,8 +137,8 @@ class _Pass:
             self.report.warnings.append(
                 (
                     log.path,
-                    f"{ahead} logins are stamped more than {AHEAD} s ahead of now and open "
-                    "nothing; check the clock, or set timezone for this log",
+                    f"logins stamped more than {AHEAD} s ahead of now, which open nothing: "
+                    f"{ahead}; check the clock, or set timezone for this log",
                 )
             )
         if ahead:

@@ -200,8 +200,8 @@ def test_match() -> None:
         "4: nothing",
         "5: nothing",
         f"6: login 192.0.2.11 bob {stamp} qpopper",
-        "6 lines: 2 login, 1 logout, 0 connect, 3 nothing; 1 of them with an unusable address or "
-        "time",
+        "lines 6: login 2, logout 1, connect 0, nothing 3 (of no use because of its address or "
+        "time 1)",
     ]
 
 
@@ -262,7 +262,7 @@ class TestCheck:
     def test_before_the_first_run(self, site: Site) -> None:
         problems = self.lines(site, 66)
         assert len(problems) == 2
-        assert f"{site.log}: no line of 0 read fits qpopper" in problems[0]
+        assert f"{site.log}: is empty; does the POP server log here?" in problems[0]
         assert f"{site.database}: is missing; sapd run makes it" in problems[1]
 
     def test_stamps_of_another_zone(self, site: Site) -> None:
@@ -271,7 +271,7 @@ class TestCheck:
         site.write(time.strftime("%b %e %H:%M:%S", time.gmtime(time.time() + 3 * 3600)))
         site.write(' mx1 popper[1]: (v4) POP login by user "bob" at (h) 192.0.2.10\n')
         (problem,) = self.lines(site, 66)
-        assert "1 logins are stamped ahead of now; set timezone for this log" in problem
+        assert "logins stamped ahead of now: 1; set timezone for this log" in problem
         site.write(time.strftime("%b %e %H:%M:%S", time.gmtime(time.time() - 5 * 3600)))
         site.write(' mx1 popper[1]: (v4) POP login by user "bob" at (h) 192.0.2.10\n')
         assert "its last stamp is 5 h before its last change" in self.lines(site, 66)[1]
@@ -291,7 +291,7 @@ class TestCheck:
         problems = "\n".join(self.lines(site, 66))
         for words in (
             "no line of 1 read fits qpopper",
-            "1 lines have an address or a time that is none",
+            "lines whose address or time is none: 1",
             "is a symbolic link",
             "/nonexistent/makemap: can't be run",
             f"{site.source}: can't be read",

@@ -83,6 +83,7 @@ def test_everything(tmp_path: Path) -> None:
         ("[" * 100_000, "is not TOML"),
         ('[log]\npath = "x"', r"log must be one or more tables, as \[\[log\]\]"),
         ("[[log]]\n", "log.path is missing"),
+        ('[[log]]\npth = "x"', 'log.path is missing; is it what "pth" means'),
         ("[[log]]\npath = 3", "log.path must be a text in quotes"),
         ('[[log]]\npath = ""', "log.path is no path"),
         (GOOD + GOOD, 'log names ".*qpopper" twice'),

@@ -203,8 +203,8 @@ def test_a_stamp_in_the_future_is_no_evidence_and_is_said_once(site: Site) -> No
     done = site.sapd("run")
     assert done.returncode == 0
     assert done.stderr == (
-        f"sapd: warning: {site.log}: 1 logins are stamped more than 120 s ahead of now and open "
-        "nothing; check the clock, or set timezone for this log\n"
+        f"sapd: warning: {site.log}: logins stamped more than 120 s ahead of now, which open "
+        "nothing: 1; check the clock, or set timezone for this log\n"
     )
     site.run()
     site.write(*(login("192.0.2.10", at=NOW + 3600) for _ in range(9)))
@@ -213,7 +213,7 @@ def test_a_stamp_in_the_future_is_no_evidence_and_is_said_once(site: Site) -> No
     site.run()
     assert site.relaying() == {OWN, "192.0.2.11"}
     site.write(login("192.0.2.10", at=NOW + 3600))
-    assert "1 logins" in site.sapd("run").stderr
+    assert "open nothing: 1;" in site.sapd("run").stderr
 
 
 def test_a_clock_set_back_denies_nobody_and_opens_for_no_longer(site: Site) -> None:
@@ -247,7 +247,7 @@ def test_nov_23_on_nov_22_is_a_year_old(site: Site) -> None:
     site.write('Nov 23 12:20:00 mx1 popper[1]: (v4) POP login by user "bob" at (h) 192.0.2.10\n')
     site.run("--at", "2026-11-22 12:10")
     assert site.relaying() == {OWN}
-    assert site.sapd("match", str(site.log)).stdout.count("login") == 2
+    assert "1: login 192.0.2.10" in site.sapd("match", str(site.log)).stdout
 
 
 @pytest.mark.parametrize("way", ["rename", "copytruncate"])
