@@ -24,7 +24,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import IPv6Address, ip_address, ip_network
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sapd import errors, files
 
@@ -35,6 +35,10 @@ MAKEMAP_LIMIT = 600.0
 """Seconds that makemap may take (a million entries: about ten)."""
 
 _PERMITS = {b"RELAY", b"OK", b"SKIP"}
+_GROUP = r"(0|[1-9a-f][0-9a-f]{0,3})"
+_LOOKED_UP = re.compile(
+    rf"(0|[1-9]\d{{0,2}})(\.(0|[1-9]\d{{0,2}})){{0,3}}|ipv6:{_GROUP}(:{_GROUP}){{0,7}}"
+)
 _BLOCK = 1024 * 1024
 
 
@@ -42,22 +46,28 @@ _BLOCK = 1024 * 1024
 class Published:
     """Signature of what was last put in place.
 
-    `wanted`: digest of the map's text; `database`: the file's device, inode, size, and the times
-    of its last change in nanoseconds; `boot`: the kernel's boot id, because a power cut may undo
-    what was on its way to the disk.
+    `path`: the database's; `wanted`: digest of the map's text; `database`: the file's device,
+    inode, size, and the times of its last change in nanoseconds; `boot`: the kernel's boot id,
+    because a power cut may undo what was on its way to the disk.
     """
 
+    path: str
     wanted: str
     database: tuple[int, ...]
     boot: str
 
 
 class _Word(NamedTuple):
-    """One entry of the administrator's: its offset in `source` in bytes, key and value."""
+    """One entry of the administrator's: its offset in `source` in bytes, key and value.
+
+    `counts` is whether sendmail looks such a key up. It never does with a network as CIDR, with
+    brackets or with zeros in front, and only if so configured with `::`.
+    """
 
     offset: int
     key: bytes
     value: bytes
+    counts: bool
 
     @property
     def relays(self) -> bool:
@@ -88,15 +98,17 @@ class Source:
     def _words(self) -> dict[_Prefix, list[_Word]]:
         """The entries whose keys are addresses or networks; most of a big map may be others."""
         line = re.compile(
-            rb"^((?:connect:|%s)?([\[\]0-9a-f:./]+|ipv6:[\[\]0-9a-f:./]+))[ \t]+(.*)$"
+            rb"^((?:connect:|%s)?([\[\]0-9a-f:./]+|ipv6:[\[\]0-9a-f:./]+))[ \t\v\f\r]+(.*)$"
             % re.escape(self._tag),
             re.IGNORECASE | re.MULTILINE,
         )
         words: dict[_Prefix, list[_Word]] = {}
         for found in line.finditer(self.text):
-            prefix = _prefix(found[2].decode("ascii").lower())
+            key = found[2].decode("ascii").lower()
+            prefix = _prefix(key)
             if prefix is not None:
-                word = _Word(found.start(), found[1], found[3].strip())
+                counts = _LOOKED_UP.fullmatch(key) is not None
+                word = _Word(found.start(), found[1], found[3].strip(), counts)
                 words.setdefault(prefix, []).append(word)
         return words
 
@@ -109,23 +121,42 @@ class Source:
 
         None: nothing. Empty: it relays already, by an entry of its own. Else the reason, in words.
         As sendmail does, this takes the entry with the longest prefix; beyond sendmail, it also
-        heeds spellings that sendmail never matches (CIDR, brackets), because what they mean is
-        plain.
+        heeds refusals in spellings that sendmail never matches, because what they mean is plain.
         """
         if not self._words:
             return None
         ip = ip_address(address)
         bits, number = ip.max_prefixlen, int(ip)
         for length in self._lengths:
-            words = self._words.get(_Prefix(bits, length, number >> max(bits - length, 0)))
-            if words is None:
-                continue
-            against = [word for word in words if not word.permits]
-            if length == bits:
-                against = against or [word for word in words if not word.relays]
-                return self._quote(against[0]) if against else ""
-            return self._quote(against[0]) if against else None
+            words = self._words.get(_Prefix(bits, length, number >> max(bits - length, 0)), ())
+            for word in words:
+                if not (word.relays if length == bits else word.permits):
+                    return self._quote(word)
+            if any(word.counts for word in words):
+                return "" if length == bits else None
         return None
+
+    def entries(self, addresses: Iterable[str]) -> bytes:
+        """The map's lines that let `addresses` relay.
+
+        sendmail looks an IPv6 client up as eight groups without padding, or, where it is
+        configured with UseCompressedIPv6Addresses, in the usual short form; both are written,
+        unless the administrator wrote one.
+        """
+        lines = []
+        for address in sorted(addresses):
+            ip = ip_address(address)
+            keys = {str(ip)}
+            if isinstance(ip, IPv6Address):
+                groups = (f"{int(group, 16):x}" for group in ip.exploded.split(":"))
+                keys = {f"IPv6:{ip}", "IPv6:" + ":".join(groups)}
+            words = self._words.get(_Prefix(ip.max_prefixlen, ip.max_prefixlen, int(ip)), ())
+            taken = {word.key.lower() for word in words}
+            for key in sorted(keys):
+                line = self._tag + key.encode("ascii")
+                if line.lower() not in taken:
+                    lines.append(line + b"\tRELAY\n")
+        return b"".join(lines)
 
     def _quote(self, word: _Word) -> str:
         line = self.text.count(b"\n", 0, word.offset) + 1
@@ -181,23 +212,6 @@ def _prefix(key: str) -> _Prefix | None:
     return _Prefix(bits, length, int(first) >> (bits - length))
 
 
-def entries(addresses: Iterable[str], tag: str) -> bytes:
-    """The map's lines that let `addresses` relay.
-
-    sendmail looks an IPv6 client up as eight groups without padding, or, where it is configured
-    with UseCompressedIPv6Addresses, in the usual short form; both are written.
-    """
-    lines = []
-    for address in sorted(addresses):
-        ip = ip_address(address)
-        keys = {str(ip)}
-        if isinstance(ip, IPv6Address):
-            groups = (f"{int(group, 16):x}" for group in ip.exploded.split(":"))
-            keys = {f"IPv6:{ip}", "IPv6:" + ":".join(groups)}
-        lines += [f"{tag}{key}\tRELAY\n" for key in sorted(keys)]
-    return "".join(lines).encode("ascii")
-
-
 class Sendmail:
     """A hash database that sendmail reads, made by makemap."""
 
@@ -210,13 +224,11 @@ class Sendmail:
 
     def holds(self, own: bytes, published: Published | None) -> bool:
         """Whether the database is what was published last, and that is source and `own`."""
-        if published is None:
-            return False
-        try:
-            found = _signature(os.lstat(self.database))
-        except OSError:
-            return False
-        return published == Published(self._digest(own), found, _boot_id())
+        return (
+            published is not None
+            and published.wanted == self._digest(own)
+            and untouched(self.database, published)
+        )
 
     def publish(self, own: bytes) -> Published:
         """Build the database from source and the lines `own`, and put it in place.
@@ -224,14 +236,14 @@ class Sendmail:
         Raises `SapdError`; unless it says otherwise, the old database stands.
         """
         try:
-            self._build(own)
+            self.build(own)
             found = self._put_in_place()
         except OSError as error:
             raise errors.cannot_write(self.database, error) from None
         finally:
             with contextlib.suppress(OSError):
                 os.unlink(self._new)
-        return Published(self._digest(own), found, _boot_id())
+        return Published(self.database, self._digest(own), found, _boot_id())
 
     def _digest(self, own: bytes) -> str:
         digest = hashlib.sha256(self._source.text)
@@ -240,7 +252,11 @@ class Sendmail:
 
     # Building.
 
-    def _build(self, own: bytes) -> None:
+    def build(self, own: bytes) -> None:
+        """Build the new database beside the live one, and count what makemap made of it.
+
+        Raises `SapdError` if makemap refuses the text, or OSError.
+        """
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._new)
         done = self._run([], self._source.text + own)
@@ -259,6 +275,7 @@ class Sendmail:
         # As root makemap insists on a sendmail.cf, from which it wants no more than TrustedUser.
         if not os.path.exists("/etc/mail/sendmail.cf"):
             options = ["-C", os.devnull, *options]
+        privileges = self._as_owner_of_folder()
         try:
             return subprocess.run(
                 [self._makemap, *options, "hash", self._new],
@@ -267,6 +284,7 @@ class Sendmail:
                 check=False,
                 timeout=MAKEMAP_LIMIT,
                 umask=0o022,
+                **privileges,
             )
         except subprocess.TimeoutExpired:
             reason = f"took longer than {MAKEMAP_LIMIT:.0f} s; the old map stays in force"
@@ -274,6 +292,15 @@ class Sendmail:
         except OSError as error:
             reason = f"can't be run: {error.strerror}; it comes with sendmail (sendmail-bin)"
             raise errors.SapdError(errors.MAKEMAP_FAILED, self._makemap, reason) from None
+
+    def _as_owner_of_folder(self) -> dict[str, Any]:
+        """As root, in the folder of a separate map: makemap would refuse to write as root there."""
+        if self._source.path is not None or os.geteuid() != 0:
+            return {}
+        folder = os.stat(os.path.dirname(self.database))
+        if folder.st_uid == 0:
+            return {}
+        return {"user": folder.st_uid, "group": folder.st_gid, "extra_groups": []}
 
     def _complaint(self, done: subprocess.CompletedProcess[bytes]) -> errors.SapdError:
         said = done.stderr.decode("utf-8", "backslashreplace").splitlines()
@@ -355,6 +382,15 @@ class Sendmail:
         os.rename(self._new, self.database)
         files.sync_directory(self.database)
         return _signature(os.fstat(new))
+
+
+def untouched(database: str, published: Published) -> bool:
+    """Whether nobody changed the database since it was published, and the machine was up."""
+    try:
+        found = _signature(os.lstat(database))
+    except OSError:
+        return False
+    return (published.path, published.database, published.boot) == (database, found, _boot_id())
 
 
 def _signature(found: os.stat_result) -> tuple[int, ...]:

@@ -6,10 +6,11 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from time import time
 
 from sapd import errors, files, state
-from sapd.access import Source
+from sapd.access import Sendmail, Source, untouched
 from sapd.config import Access, Config, Log
 from sapd.formats import Recogniser
 from sapd.maillog import Reading
@@ -31,7 +32,7 @@ def findings(config: Config) -> Iterator[Finding]:
     yield Finding(0, f"{config.path}: the configuration is valid")
     for log in config.logs:
         yield from _log(log, config.rules.longest)
-    yield from _access(config.access)
+    yield from _access(config.access, config.state_directory)
     yield from _state(config.state_directory)
 
 
@@ -100,7 +101,7 @@ def _log(log: Log, window: float) -> Iterator[Finding]:
                 yield Finding(errors.NO_PERMISSION, f"{log.path}: can't be cut: not writable")
 
 
-def _access(access: Access) -> Iterator[Finding]:
+def _access(access: Access, state_directory: str) -> Iterator[Finding]:
     if os.access(access.makemap, os.X_OK):
         yield Finding(0, f"{access.makemap}: is there")
     else:
@@ -109,11 +110,19 @@ def _access(access: Access) -> Iterator[Finding]:
             f"{access.makemap}: can't be run; it comes with sendmail (sendmail-bin)",
         )
     if access.source is not None:
+        folder = state_directory
+        if not os.path.isdir(folder):
+            folder = os.path.dirname(folder)  # where the first run makes it
         try:
-            count = Source(access.source, access.tag).count
-            yield Finding(0, f"{access.source}: {count} own entries")
+            source = Source(access.source, access.tag)
+            with TemporaryDirectory(dir=folder) as scratch:
+                Sendmail(os.path.join(scratch, "check.db"), access.makemap, source).build(b"")
+            yield Finding(0, f"{access.source}: makemap makes {source.count} entries of it")
         except errors.SapdError as problem:
             yield Finding(problem.status, str(problem))
+        except OSError as error:
+            reason = f"was not tried with makemap: {folder}: {error.strerror}"
+            yield Finding(errors.status_of(error), f"{access.source}: {reason}")
     yield from _folders(access.database)
     try:
         fd = files.open_in_place(access.database, writing=False)
@@ -137,8 +146,23 @@ def _access(access: Access) -> Iterator[Finding]:
             f"{access.database}: sendmail may be unable to read it, and says nothing; "
             f"chmod 0644 {access.database}",
         )
+    elif not os.access(access.database, os.W_OK):
+        yield Finding(errors.NO_PERMISSION, f"{access.database}: is not writable for this user")
+    elif not _as_published(access.database, state_directory):
+        yield Finding(
+            errors.MAKEMAP_FAILED,
+            f"{access.database}: was changed since sapd made it; sapd run makes it anew",
+        )
     else:
         yield Finding(0, f"{access.database}: is a hash database")
+
+
+def _as_published(database: str, state_directory: str) -> bool:
+    try:
+        published = state.load(state_directory).published
+    except errors.SapdError:
+        return True  # another finding says so
+    return published is None or untouched(database, published)
 
 
 def _folders(path: str) -> Iterator[Finding]:
@@ -172,6 +196,8 @@ def _state(directory: str) -> Iterator[Finding]:
             yield Finding(0, f"{directory}: the state can be saved")
         else:
             yield Finding(errors.NO_PERMISSION, f"{directory}: is not writable for this user")
+    elif os.path.lexists(directory):
+        yield Finding(errors.CANT_CREATE, f"{directory}: is no folder; move it away")
     elif os.access(os.path.dirname(directory), os.W_OK | os.X_OK):
         yield Finding(0, f"{directory}: sapd run makes it")
     else:

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import tzinfo
 from typing import Any, NoReturn
 
@@ -38,7 +39,6 @@ def _open_standard_streams() -> None:
 def _guarded() -> int:
     try:
         status = sapd.main(prog_name="sapd", standalone_mode=False)
-        sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "sapd"
@@ -51,29 +51,23 @@ def _guarded() -> int:
     except errors.SapdError as problem:
         _complain("error", str(problem))
         return problem.status
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except _ReaderLeft:
         return 0
     except OSError as error:
         _complain("error", f"{error.filename or 'standard output'}: {error.strerror}")
         return errors.status_of(error)
     except Exception as error:
-        _complain("error", f"a bug in sapd, please report it: {_where(error)}")
+        _complain("error", str(errors.bug(error)))
         return errors.BUG
 
 
-def _where(error: BaseException) -> str:
-    trace = error.__traceback__
-    place = ""
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        place = f" at {os.path.basename(code.co_filename)}:{trace.tb_lineno} ({code.co_name})"
-        trace = trace.tb_next
-    return f"{type(error).__name__}: {error}{place}"
+class _ReaderLeft(Exception):  # noqa: N818 -- no error: `sapd list | head` has seen enough
+    """Nobody reads standard output any more."""
 
 
 def _complain(kind: str, text: str) -> None:
-    click.echo(f"sapd: {kind}: {_one_line(text)}", err=True)
+    with suppress(OSError):  # there is nowhere left to say it
+        click.echo(f"sapd: {kind}: {_one_line(text)}", err=True)
 
 
 def _one_line(text: str) -> str:
@@ -85,7 +79,15 @@ def _one_line(text: str) -> str:
 
 
 def _say(text: str) -> None:
-    click.echo(_one_line(text))
+    _print(_one_line(text))
+
+
+def _print(text: str) -> None:
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise _ReaderLeft from None
 
 
 def _common(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -149,18 +151,19 @@ def run_command(*, dry_run: bool, at: str | None, config_path: str, verbose: int
     """
     settings = config.load(config_path)
     report = run.once(settings, _moment(at, settings), dry=dry_run)
-    for verb, text in report.actions:
-        if verb == "read":
-            if verbose > 1:
-                _say(f"read {text}")
-        elif dry_run:
-            _say(f"would {verb} {text}")
-        elif verbose:
-            _say(f"{verb} {text}")
     for subject, text in report.warnings:
         _complain("warning", f"{subject}: {text}")
     for problem in report.problems:
         _complain("error", str(problem))
+    with suppress(_ReaderLeft):
+        for verb, text in report.actions:
+            if verb == "read":
+                if verbose > 1:
+                    _say(f"read {text}")
+            elif dry_run:
+                _say(f"would {verb} {text}")
+            elif verbose:
+                _say(f"{verb} {text}")
     return report.status
 
 
@@ -171,8 +174,13 @@ def run_command(*, dry_run: bool, at: str | None, config_path: str, verbose: int
 def list_command(*, as_json: bool, at: str | None, config_path: str, verbose: int) -> None:
     """Show who may relay now, by which accounts' logins, and until when."""
     settings = config.load(config_path)
-    moment = _moment(at, settings) or time.time()
-    grants = run.grants(settings, moment)
+    given = _moment(at, settings)
+    moment = time.time() if given is None else given
+    grants, stuck = run.grants(settings, moment)
+    if stuck is not None:
+        since = f"could not be brought up to date since {timestamps.rfc3339(stuck)}"
+        reason = f"{since}, and may let in others than these; sapd run says why"
+        _complain("warning", f"{settings.access.database}: {reason}")
     if as_json:
         rows = [
             {
@@ -184,7 +192,7 @@ def list_command(*, as_json: bool, at: str | None, config_path: str, verbose: in
             }
             for grant in grants
         ]
-        click.echo(json.dumps(rows, indent=1))
+        _print(json.dumps(rows, indent=1))
         return
     if not grants:
         _say("no address is open")
@@ -217,7 +225,7 @@ def match_command(
         event = recogniser.recognise(line)
         counts[event.event if event else "nothing"] += 1
         if as_json:
-            click.echo(json.dumps({"line": number, **_fields(event)}))
+            _print(json.dumps({"line": number, **_fields(event)}))
         elif event is None:
             _say(f"{number}: nothing")
         else:
@@ -259,7 +267,7 @@ def _formats(
         if given is not ParameterSource.DEFAULT or os.path.exists(config_path):
             raise
         return names or ("qpopper",), None
-    here = [log for log in logs if log.path == os.path.abspath(file)] or logs
+    here = [log for log in logs if file != "-" and log.path == os.path.abspath(file)] or logs
     return names or here[0].formats, here[0].zone
 
 

@@ -7,13 +7,13 @@ import re
 import tomllib
 from dataclasses import dataclass
 from datetime import tzinfo
-from ipaddress import ip_network
 from typing import Any, NoReturn
 
-from sapd import errors, formats, timestamps
+from sapd import errors, formats, relay, timestamps
 from sapd.relay import Network, Rules
 
 DEFAULT = "/etc/sapd/sapd.toml"
+_LONGEST = 366 * 86400
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -66,34 +66,53 @@ def load(path: str) -> Config:
 
 
 def _config(top: _Table) -> Config:
+    top.only("window", "log", "access", "state", "network", "policy")
     logs = tuple(_log(table) for table in top.tables("log"))
     if not logs:
         top.refuse("log", "is missing; add [[log]] with the path of the POP server's log")
-    paths = [log.path for log in logs]
-    for path in paths:
-        if paths.count(path) > 1:
-            top.refuse("log", f'names "{path}" twice; give it one [[log]] with all its formats')
     access = _access(top.table("access"))
     state = top.table("state")
+    state.only("directory")
     directory = state.path("directory", "/var/lib/sapd")
-    state.done()
     windows: dict[Network, float] = {}
     for table in top.tables("network"):
+        table.only("networks", "window")
         window = table.seconds("window")
         for network in table.networks("networks"):
             if network in windows:
                 table.refuse("networks", f'names "{network}" a second time')
             windows[network] = window
-        table.done()
     policy = top.table("policy")
-    never = policy.networks("never", ())
-    policy.done()
-    rules = Rules(top.seconds("window", "30m"), tuple(windows.items()), never)
-    top.done()
-    return Config(top.file, logs, access, directory, rules)
+    policy.only("never")
+    rules = Rules(
+        top.seconds("window", "30m"), tuple(windows.items()), policy.networks("never", ())
+    )
+    config = Config(top.file, logs, access, directory, rules)
+    _refuse_one_file_for_two(top, config)
+    return config
+
+
+def _refuse_one_file_for_two(top: _Table, config: Config) -> None:
+    """A log may be cut, and a database is rewritten: neither may be another file, too."""
+    roles = [(log.path, "log.path") for log in config.logs]
+    roles += [
+        (config.access.source or "", "access.source"),
+        (config.access.database, "access.database"),
+        (config.access.makemap, "access.makemap"),
+        (os.path.abspath(config.path), "the configuration"),
+        (os.path.join(config.state_directory, "state.json"), "the state"),
+        (os.path.join(config.state_directory, "lock"), "the lock of the state"),
+    ]
+    seen: dict[str, str] = {}
+    for path, role in roles:
+        real = os.path.realpath(path)
+        if path and real in seen:
+            top.refuse(role, f'is "{path}", the same file as {seen[real]}')
+        seen[real] = role
 
 
 def _log(table: _Table) -> Log:
+    table.only("path", "formats", "timezone", "keep_lines", "cut_above")
     path = table.path("path")
     names = table.texts("formats", ("qpopper",))
     known = formats.names()
@@ -114,11 +133,11 @@ def _log(table: _Table) -> Log:
         table.refuse("cut_above", "needs keep_lines, the number of lines to keep")
     if above is not None and keep is not None and above < keep:
         table.refuse("cut_above", f"is {above}, less than keep_lines {keep}; make it at least that")
-    table.done()
     return Log(path, names, zone, keep, above if above is not None else keep or 0)
 
 
 def _access(table: _Table) -> Access:
+    table.only("source", "database", "makemap", "tag")
     database = table.path("database", "/etc/mail/access.db")
     if not database.endswith(".db"):
         table.refuse("database", "must end in .db, because makemap appends it")
@@ -131,56 +150,43 @@ def _access(table: _Table) -> Access:
     elif os.path.exists(text):
         # Without it a run would replace the administrator's entries by sapd's alone.
         table.refuse("source", f'is missing; set source = "{text}", or name another database')
-    if source == database:
-        table.refuse("source", "is the database itself; name the text file it is made from")
     tag = table.text("tag", "Connect:")
     if not re.fullmatch(r"([A-Za-z][A-Za-z0-9_-]*:)?", tag):
         table.refuse("tag", f'is "{tag}"; it is a word and a colon, as "Connect:", or empty')
-    access = Access(database, source, table.path("makemap", "/usr/sbin/makemap"), tag)
-    table.done()
-    return access
+    return Access(database, source, table.path("makemap", "/usr/sbin/makemap"), tag)
 
 
 def seconds(text: str) -> float:
     """A duration such as 90s, 30m, 8h or 2d in seconds; raises ValueError."""
     found = re.fullmatch(r"(\d{1,9})\s*([smhd])", text.strip())
-    if found is None or int(found[1]) == 0:
-        raise ValueError(f'is "{text}"; write a number and s, m, h or d, as "30m"')
-    return int(found[1]) * _UNITS[found[2]]
+    duration = int(found[1]) * _UNITS[found[2]] if found else 0
+    if not 0 < duration <= _LONGEST:
+        raise ValueError(f'is "{text}"; write a number and s, m, h or d, as "30m", up to 366d')
+    return duration
 
 
 class _Table:
-    """One table of the file; remembers which keys were asked for, so that others are refused."""
+    """One table of the file."""
 
     def __init__(self, file: str, name: str, values: dict[str, Any]) -> None:
         self.file = file
         self._name = name
         self._values = values
-        self._known: list[str] = []
 
     def refuse(self, key: str, why: str) -> NoReturn:
         where = f"{self._name}.{key}" if self._name else key
         raise errors.SapdError(errors.BAD_CONFIG, self.file, f"{where} {why}")
 
-    def missing(self, key: str) -> NoReturn:
-        from difflib import get_close_matches
-
-        strange = [name for name in self._values if name not in self._known]
-        near = get_close_matches(key, strange, 1, 0.5)
-        self.refuse(key, f'is missing; is it what "{near[0]}" means?' if near else "is missing")
-
     def has(self, key: str) -> bool:
-        self._known.append(key)
         return key in self._values
 
-    def done(self) -> None:
-        """Refuse every key that nobody asked for."""
+    def only(self, *known: str) -> None:
+        """Refuse every other key."""
         for key in self._values:
-            if key not in self._known:
-                self.refuse(key, f"is no setting{_nearest(key, self._known)}")
+            if key not in known:
+                self.refuse(key, f"is no setting{_nearest(key, list(known))}")
 
     def _get(self, key: str, kind: type, what: str) -> Any:
-        self._known.append(key)
         value = self._values.get(key)
         if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
             self.refuse(key, f"must be {what}")
@@ -191,14 +197,18 @@ class _Table:
         if value is None:
             value = default
         if value is None:
-            self.missing(key)
+            self.refuse(key, "is missing")
         return str(value)
 
     def path(self, key: str, default: str | None = None) -> str:
         """A path, absolute, or relative to the file's folder."""
         text = self.text(key, default)
-        if not text or "\0" in text:
-            self.refuse(key, "is no path")
+        try:
+            usable = text != "" and b"\0" not in os.fsencode(text)
+        except UnicodeEncodeError:
+            usable = False
+        if not usable:
+            self.refuse(key, "is no path that this system can name")
         folder = os.path.dirname(os.path.abspath(self.file))
         return os.path.normpath(os.path.join(folder, text))
 
@@ -218,7 +228,7 @@ class _Table:
         value = self._get(key, list, f'a list of texts, as {key} = ["..."]')
         if value is None:
             if default is None:
-                self.missing(key)
+                self.refuse(key, "is missing")
             return default
         if not all(isinstance(item, str) for item in value):
             self.refuse(key, f'must be a list of texts, as {key} = ["..."]')
@@ -228,7 +238,7 @@ class _Table:
         found: list[Network] = []
         for text in self.texts(key, default):
             try:
-                found.append(ip_network(text))
+                found.append(relay.network(text))
             except ValueError as error:
                 self.refuse(key, f'has "{text}": {error}; networks look like 192.0.2.0/24')
         return tuple(found)
@@ -248,6 +258,4 @@ def _nearest(word: str, known: list[str]) -> str:
     from difflib import get_close_matches
 
     near = get_close_matches(word, known, 1, 0.5)
-    return (
-        f'; did you mean "{near[0]}"?' if near else f"; known are {', '.join(sorted(set(known)))}"
-    )
+    return f'; did you mean "{near[0]}"?' if near else f"; known are {', '.join(sorted(known))}"

@@ -11,12 +11,16 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from sapd import files
-from sapd.maillog import ANCHOR, BLOCK, MARKER, Cursor, Position
+from sapd.maillog import ANCHOR, BLOCK, Cursor, Position
+
+MARKER = re.compile(rb"[^\n]* sapd\[\d+\]: log cut, \d+ lines removed *\n")
+"""The line that a cut leaves at the head of a log."""
 
 _COLLAPSE_RANGE = 0x08  # linux/falloc.h
 _UNSUPPORTED = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}

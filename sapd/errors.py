@@ -41,3 +41,14 @@ def status_of(error: OSError) -> int:
 def cannot_write(path: str, error: OSError) -> SapdError:
     """Turn a failed write, lock, rename or truncation of `path` into a `SapdError`."""
     return SapdError(status_of(error), path, f"can't be written: {error.strerror}")
+
+
+def bug(error: BaseException) -> SapdError:
+    """What to say of an exception that nobody expected: its type, text and place."""
+    place, trace = "", error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        place = f" at {os.path.basename(code.co_filename)}:{trace.tb_lineno} ({code.co_name})"
+        trace = trace.tb_next
+    what = f"{type(error).__name__}: {error}{place}"
+    return SapdError(BUG, "a bug in sapd, please report it", what)

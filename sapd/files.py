@@ -24,12 +24,16 @@ def lock(path: str) -> int:
 
     Raises `Locked` if another process holds it, `SapdError` if the file can't be had.
     """
+    flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        fd = os.open(path, flags, 0o600)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o600)
     except OSError as error:
-        raise errors.cannot_write(path, error) from None
+        try:
+            fd = os.open(path, os.O_RDONLY | flags)  # a file system that is read-only now
+        except OSError:
+            raise errors.cannot_write(path, error) from None
     try:
+        _give_to_owner_of_folder(fd, path)
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(fd)
@@ -55,22 +59,30 @@ def replace(path: str, data: bytes, mode: int) -> None:
     """
     new = path + ".new"
     try:
-        with_new = os.open(
-            _unlinked(new),
-            os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC,
-            mode,
-        )
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(new)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(new, flags, mode)
         try:
-            os.fchmod(with_new, mode)
-            write_all(with_new, data, 0)
-            os.fsync(with_new)
+            os.fchmod(fd, mode)
+            _give_to_owner_of_folder(fd, path)
+            write_all(fd, data, 0)
+            os.fsync(fd)
         finally:
-            os.close(with_new)
+            os.close(fd)
         os.rename(new, path)
         sync_directory(path)
     except OSError as error:
-        _unlinked(new)
+        with contextlib.suppress(OSError):
+            os.unlink(new)
         raise errors.cannot_write(path, error) from None
+
+
+def _give_to_owner_of_folder(fd: int, path: str) -> None:
+    """As root, leave the file to whom the folder belongs: a run by hand must not lock him out."""
+    folder, file = os.stat(os.path.dirname(path) or "."), os.fstat(fd)
+    if os.geteuid() == 0 and file.st_uid != folder.st_uid:
+        os.fchown(fd, folder.st_uid, folder.st_gid)
 
 
 def sync_directory(path: str) -> None:
@@ -116,9 +128,3 @@ def same_file(path: str, fd: int) -> bool:
         return os.path.samestat(os.lstat(path), os.fstat(fd))
     except OSError:
         return False
-
-
-def _unlinked(path: str) -> str:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-    return path

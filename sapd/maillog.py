@@ -3,9 +3,10 @@
 The cursor is content, not an inode: an offset, and the *anchor*, up to 256 bytes that stood before
 it. Whatever was done to the log (renamed, copied and truncated, cut by another program, removed
 and made again with the same inode), those bytes are looked for: at the offset, in the rotated
-neighbours, then anywhere in the log. Where they can't be found, or prove too little, the log is
-read again from the edge of the window, because reading a line twice changes nothing and missing
-one shuts somebody out.
+neighbours, then anywhere in the log. Where they can't be found the log is read again from the edge
+of the window: merging a line twice changes nothing, and missing one shuts somebody out. But a
+stamp without a year may be dated differently the second time (a year later, or in the hour that
+daylight saving repeats), so this is for doubt, not for every minute.
 
 Memory stays bounded by the block, whatever the length of the log or of a line.
 """
@@ -18,31 +19,29 @@ import os
 import re
 import stat
 import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import IO, NamedTuple
 
 from sapd import errors
-from sapd.timestamps import Clock
+from sapd.timestamps import Clock, yearless
 
 ANCHOR = 256
-"""Bytes kept before the offset. A shorter anchor is no proof of having found the place."""
+"""Bytes kept before the offset."""
 
 BLOCK = 512 * 1024
 LATE = 3900
 """Seconds behind the window's edge where a first run begins: an hour, which daylight saving may
 repeat or a relay be late, and five minutes."""
 
-MARKER = re.compile(rb"[^\n]* sapd\[\d+\]: log cut, \d+ lines removed *\n")
-"""The line that `cut` leaves at the head of a log."""
-
 _COMPRESSED = (".gz", ".bz2", ".xz")
+_ROTATED = re.compile(r"[.-](\d[\dT:_.-]*|old)(\.(gz|bz2|xz))?")
 _LEAST = 16 * 1024 * 1024  # bytes that a first run reads however old they look
 _FINE = 1024 * 1024  # bytes at the end whose every line's stamp is looked at ...
 _COARSE = 40  # ... and before them every so manieth
 _STRIDE = 64 * 1024
-_ANCIENT = 30 * 86400  # seconds; no relay and no clock step brings lines this late
+_MONTH = 30 * 86400
 _LONG = 1024 * 1024  # bytes; the rest of a longer line is passed over
 
 
@@ -54,8 +53,8 @@ class Cursor(NamedTuple):
 
     @property
     def proves(self) -> bool:
-        """Whether the anchor is long enough to tell this place from any other."""
-        return len(self.anchor) >= ANCHOR
+        """Whether the anchor tells this place from any other: it is long, or all there was."""
+        return len(self.anchor) >= ANCHOR or 0 < self.offset == len(self.anchor)
 
 
 START = Cursor(0, b"")
@@ -129,14 +128,22 @@ class Reading:
     """What is new in a log since `position`: iterate `blocks()`, then take `position`.
 
     `edge` (UTC epoch seconds) is the time before which no login matters; a file that was last
-    changed before `modified_since` holds none that does. `bytes_read` and `lines_read` count.
+    changed before `modified_since` holds none that does. `others` are paths that are never taken
+    for rotated files of this log. `bytes_read` and `lines_read` count.
     """
 
     def __init__(
-        self, path: str, position: Position | None, edge: float, modified_since: float, clock: Clock
+        self,
+        path: str,
+        position: Position | None,
+        edge: float,
+        modified_since: float,
+        clock: Clock,
+        others: Collection[str] = (),
     ) -> None:
         """Open nothing yet; a `position` of None means a first run."""
         self.path = path
+        self._others = others
         self.position = position
         self.bytes_read = 0
         self.lines_read = 0
@@ -158,7 +165,7 @@ class Reading:
                     cursor, count = yield from self._read(segment)
                     if segment.current:
                         here, lines = cursor, count
-                    else:
+                    elif cursor.offset:  # an empty file's end would be found in every file
                         before = cursor
             except OSError as error:
                 reason = f"can't be read: {error.strerror or error}"
@@ -174,7 +181,7 @@ class Reading:
         raise OSError(errno.EBUSY, "its rotated files keep changing names")
 
     def _segments(self, log: io.FileIO | None, opened: ExitStack) -> list[_Segment]:
-        rotated = _Neighbours(self.path, self._modified_since, opened)
+        rotated = _Neighbours(self.path, self._modified_since, self._others, opened)
         was = self.position
         if log is None:
             segments = _after_rotation(was, rotated) or self._from_edge(None, rotated)
@@ -201,45 +208,63 @@ class Reading:
         segments: list[_Segment] = []
         older = True
         if log is not None:
-            fresh = os.fstat(log.fileno()).st_mtime >= self._modified_since
-            start, older = self._window_start(log, _LEAST if fresh else 0)
+            if os.fstat(log.fileno()).st_mtime >= self._modified_since:
+                start, older = self._window_start(log)
+            else:
+                start, older = _last_newline(log), False
             segments = [_Segment(log, start, None if start.offset else 0, current=True)]
         for file in rotated.newest_first() if older else ():
-            start, older = self._window_start(file, _LEAST)
+            start, older = self._window_start(file)
             segments.append(_Segment(file, start))
             if not older:
                 break
         return segments[::-1]
 
-    def _window_start(self, file: _File, least: int) -> tuple[Cursor, bool]:
+    def _window_start(self, file: _File) -> tuple[Cursor, bool]:
         """Where to begin in a file, and whether older files may hold something, too.
 
-        Walks back until three stamps in a row lie before the edge, and at least `least` bytes:
-        lines that come late and clocks that are set put old stamps among new ones. It stops
-        sooner where lines of several days are older than a month, because behind them a stamp
-        without a year that looks fresh may be a year old.
+        Walks back until three stamps in a row lie before the edge, and at least 16 MB: lines that
+        come late and clocks that are set put old stamps among new ones. It stops sooner where the
+        months before are all behind it, because there a stamp without a year that looks fresh is
+        a year old.
         """
-        old = 0
-        ancient_days: set[float] = set()
-        if isinstance(file, io.FileIO):
-            size = os.fstat(file.fileno()).st_size
-            for offset, line in _line_starts_backwards(file, size):
-                stamp = self._clock.of_line(line)
-                if stamp is None:
-                    continue
-                if stamp >= self._edge:
-                    old = 0
-                    ancient_days.clear()
-                    continue
-                old += 1
-                if stamp < self._edge - _ANCIENT:
-                    ancient_days.add(stamp // 86400)
-                if old >= 3 and (size - offset >= least or len(ancient_days) > 1):
-                    return _cursor_at(file, offset), False
+        if isinstance(file, _Unpacked):
+            return self._past_last_year(file)
+        old, months = 0, _Months(self._edge)
+        size = os.fstat(file.fileno()).st_size
+        for offset, line in _line_starts_backwards(file, size):
+            stamp = self._clock.of_line(line)
+            if stamp is None:
+                continue
+            old = old + 1 if stamp < self._edge else 0
+            months.note(stamp, yearless(line))
+            if old >= 3 and (size - offset >= _LEAST or months.all_passed):
+                return _cursor_at(file, offset), False
+        return START, self._begins_inside(file)
+
+    def _past_last_year(self, file: _Unpacked) -> tuple[Cursor, bool]:
+        """The same for a file that can only be read forwards: behind the last year's lines."""
+        months = _Months(self._edge)
+        offset, start = 0, 0
+        file.seek(0)
+        while data := file.read(BLOCK):
+            for found in re.finditer(rb"^.{1,64}", data, re.MULTILINE):
+                stamp = self._clock.of_line(found[0])
+                if stamp is not None:
+                    months.note(stamp, yearless(found[0]))
+                if months.all_passed:
+                    start = offset + found.start()
+            offset += len(data)
+        if start:
+            return _cursor_at(file, start), False
+        return START, self._begins_inside(file)
+
+    def _begins_inside(self, file: _File) -> bool:
+        """Whether the window's edge lies before the file's first line, as far as one can tell."""
         file.seek(0)
         first = [self._clock.of_line(line) for line in file.read(4096).split(b"\n")]
         stamps = [stamp for stamp in first if stamp is not None][:3]
-        return START, sum(stamp < self._edge for stamp in stamps) < 2
+        return sum(stamp < self._edge for stamp in stamps) < 2
 
     def _read(self, segment: _Segment) -> Generator[bytes, None, tuple[Cursor, int | None]]:
         """Yield a file's lines from a place on; return the place behind the last whole one."""
@@ -281,12 +306,36 @@ def lines(file: IO[bytes]) -> Iterator[bytes]:
         yield head if head.endswith(b"\n") else head + b"\n"
 
 
-class _Neighbours:
-    """The rotated files of a log (`LOG.*`, `LOG-*`), opened when they are asked for."""
+class _Months:
+    """Whether lines in a row, without a year, go through the months up to a year ago.
 
-    def __init__(self, path: str, modified_since: float, opened: ExitStack) -> None:
+    A dead clock's lines are all of one date, and so do not.
+    """
+
+    def __init__(self, edge: float) -> None:
+        self._edge = edge
+        self._seen: set[int] = set()
+
+    def note(self, stamp: float, yearless: bool) -> None:
+        if stamp >= self._edge or not yearless:
+            self._seen.clear()
+        else:
+            self._seen.add(int((self._edge - stamp) // _MONTH))
+
+    @property
+    def all_passed(self) -> bool:
+        """Two different months at least, one of the first half year and one of the second."""
+        return any(1 <= month < 6 for month in self._seen) and max(self._seen) >= 6
+
+
+class _Neighbours:
+    """The rotated files of a log (`LOG.1`, `LOG-20261122.gz` …), opened when asked for."""
+
+    def __init__(
+        self, path: str, modified_since: float, others: Collection[str], opened: ExitStack
+    ) -> None:
         self._opened = opened
-        folder, name = os.path.split(path)
+        folder, name = os.path.split(os.path.realpath(path))
         found = []
         try:
             entries = list(os.scandir(folder or "."))
@@ -294,7 +343,8 @@ class _Neighbours:
             entries = []
         names = {entry.name for entry in entries}
         for entry in entries:
-            if not entry.name.startswith((f"{name}.", f"{name}-")):
+            suffix = entry.name.removeprefix(name)
+            if suffix == entry.name or not _ROTATED.fullmatch(suffix) or entry.path in others:
                 continue
             stem, extension = os.path.splitext(entry.name)
             if extension in _COMPRESSED and stem in names:
@@ -304,7 +354,7 @@ class _Neighbours:
             except FileNotFoundError:
                 raise _Rotating from None
             if stat.S_ISREG(about.st_mode) and about.st_mtime >= modified_since:
-                found.append((-about.st_mtime_ns, _age(entry.name[len(name) :]), entry.path))
+                found.append((-about.st_mtime_ns, _age(suffix), entry.path))
         self._paths = [path for _, _, path in sorted(found)]
         self._files: dict[str, _File | None] = {}
 
@@ -397,6 +447,17 @@ def _bytes_at(file: _File, offset: int, length: int) -> bytes:
     while len(found) < length and (data := file.read(length - len(found))):
         found += data
     return found
+
+
+def _last_newline(file: io.FileIO) -> Cursor:
+    """The place behind the last whole line."""
+    stop = os.fstat(file.fileno()).st_size
+    while stop > 0:
+        start = max(0, stop - BLOCK)
+        if (at := _bytes_at(file, start, stop - start).rfind(b"\n")) >= 0:
+            return _cursor_at(file, start + at + 1)
+        stop = start
+    return START
 
 
 def _search(file: io.FileIO, anchor: bytes) -> Cursor | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -47,6 +47,16 @@ class Rules:
     def until(self, address: str, login: float) -> float:
         """When a login at `login` from `address` ends."""
         return login + self.window_of(address)
+
+
+def network(text: str) -> Network:
+    """A network such as 192.0.2.0/24, an IPv4-mapped one as IPv4; raises ValueError."""
+    found = ip_network(text)
+    if isinstance(found, IPv6Network) and found.prefixlen >= 96:
+        mapped = found.network_address.ipv4_mapped
+        if mapped is not None:
+            return IPv4Network((mapped, found.prefixlen - 96))
+    return found
 
 
 @lru_cache(maxsize=100_000)

@@ -53,11 +53,13 @@ def once(config: Config, at: float | None = None, *, dry: bool = False) -> Repor
         os.close(lock)
 
 
-def grants(config: Config, at: float | None = None) -> list[relay.Grant]:
-    """Who may relay now, or at `at` (UTC epoch seconds); raises `SapdError`."""
-    now = time.time() if at is None else at
+def grants(config: Config, now: float) -> tuple[list[relay.Grant], float | None]:
+    """Who may relay at `now`, and since when the map could not be brought up to date, if so.
+
+    Times are UTC epoch seconds. Raises `SapdError`.
+    """
     saved = state.load(config.state_directory)
-    return relay.grants(saved.claims, config.rules, saved.refused, now)
+    return relay.grants(saved.claims, config.rules, saved.refused, now), saved.stuck
 
 
 class _Pass:
@@ -71,6 +73,7 @@ class _Pass:
         self.report = Report()
         self.state = state.State()
         self.saved = ""
+        self.may_save = True
         self.changes: dict[tuple[str, str], str] = {}
 
     def run(self) -> Report:
@@ -84,25 +87,34 @@ class _Pass:
         return self.report
 
     def _load(self) -> None:
-        directory = self.config.state_directory
+        """Load the state; where that fails, go on with what the log says, and keep the file."""
+        directory, problems = self.config.state_directory, self.report.problems
         try:
             self.state = state.load(directory)
             self.saved = self._text()
         except state.Damaged as damaged:
+            what = "a run would set it aside and read the log again"
+            if not self.dry:
+                try:
+                    aside = os.path.basename(state.set_aside(directory))
+                    what = f"set aside as {aside}, and rebuilt from the log"
+                except errors.SapdError as problem:
+                    self.may_save = False
+                    what = f"nor be set aside ({problem.reason}); nothing is saved"
+            reason = f"{damaged.reason}; {what}"
+            problems.append(errors.SapdError(damaged.status, damaged.subject, reason))
+        except errors.SapdError as problem:
             if self.dry:
-                what = "a run would set it aside and read the log again"
-            else:
-                aside = os.path.basename(state.set_aside(directory))
-                what = f"set aside as {aside}, and rebuilt from the log"
-            self.report.problems.append(
-                errors.SapdError(damaged.status, damaged.subject, f"{damaged.reason}; {what}")
-            )
+                raise
+            self.may_save = False
+            problems.append(problem)
+        was = self.state
         paths = {log.path for log in self.config.logs}
-        positions = self.state.positions
-        self.state.positions = {path: positions[path] for path in positions if path in paths}
-        if self.state.time > self.now + AHEAD:
-            # The clock was set back: what closed meanwhile may have been closed too early.
-            self.state.positions.clear()
+        was.positions = {path: at for path, at in was.positions.items() if path in paths}
+        if was.time > self.now + AHEAD or was.time < was.latest <= self.now:
+            # The clock was set back, or is right again: meanwhile addresses may have been closed
+            # too early, and logins taken for old or for ahead of now.
+            was.positions.clear()
             self.saved = ""
 
     def _read(self, log: Log) -> bool:
@@ -110,7 +122,12 @@ class _Pass:
         clock = Clock(self.now, log.zone)
         recogniser = Recogniser(log.formats, clock)
         reading = Reading(
-            log.path, self.state.positions.get(log.path), self.edge, self.modified_since, clock
+            log.path,
+            self.state.positions.get(log.path),
+            self.edge,
+            self.modified_since,
+            clock,
+            [other.path for other in self.config.logs],
         )
         logins = ahead = 0
         try:
@@ -125,6 +142,9 @@ class _Pass:
                         self._claim(event.address, event.account, event.time)
         except errors.SapdError as problem:
             self.report.problems.append(problem)
+            return False
+        except Exception as error:
+            self.report.problems.append(errors.bug(error))  # the other logs, and expiry, go on
             return False
         counts = (
             f"{reading.bytes_read} bytes, {reading.lines_read} lines, {logins} logins, "
@@ -162,15 +182,22 @@ class _Pass:
             words = {address: source.says(address) for address in claims}
             refused = {address: word for address, word in words.items() if word is not None}
             opened = [address for address in claims if address not in refused]
-            own = access.entries(opened, settings.tag)
+            own = source.entries(opened)
             server = access.Sendmail(settings.database, settings.makemap, source)
             rewrite = not server.holds(own, self.state.published)
+            before = self.state.published
             if rewrite and not self.dry:
                 self.state.published = server.publish(own)
         except errors.SapdError as problem:
             self.report.problems.append(problem)
+            if self.state.stuck is None:
+                self.state.stuck = self.now
             return
+        self.state.stuck = None
         self._report_claims(closed, refused)
+        if before and before.path != settings.database and os.path.exists(before.path):
+            reason = "is no longer kept, and lets in whoever was open last; rebuild or remove it"
+            self.report.warnings.append((before.path, reason))
         if rewrite:
             counts = f"{source.count} own entries, {len(opened)} open addresses"
             self.report.actions.append(("rewrite", f"{settings.database}: {counts}"))
@@ -196,15 +223,18 @@ class _Pass:
         self.state.refused = refused
 
     def _text(self) -> str:
-        """The state as it would be saved, but for the time, which changes with every pass."""
-        return state.to_text(replace(self.state, time=0))
+        """The state as it would be saved, but for the times, which change with every pass."""
+        return state.to_text(replace(self.state, time=0, latest=0))
 
     def _save(self) -> bool:
         """Save the state if it changed; whether the disk now holds what memory does."""
         text = self._text()
         if self.dry or text == self.saved:
             return True
+        if not self.may_save:
+            return False
         self.state.time = self.now
+        self.state.latest = max(self.state.latest, self.now)
         try:
             state.save(self.config.state_directory, state.to_text(self.state))
         except errors.SapdError as problem:

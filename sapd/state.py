@@ -9,7 +9,6 @@ the next pass rebuilds everything still inside the window from the log.
 from __future__ import annotations
 
 import json
-import math
 import os
 import stat
 import time
@@ -24,6 +23,7 @@ from sapd.relay import Claims
 
 VERSION = 1
 _NAME = "state.json"
+_FOREVER = 200_000_000_000  # seconds: the year 8307
 
 
 class Damaged(errors.SapdError):
@@ -32,14 +32,21 @@ class Damaged(errors.SapdError):
 
 @dataclass
 class State:
-    """Everything that is kept between runs."""
+    """Everything that is kept between runs.
+
+    `time` is when the state last changed, `latest` the latest such time: the clock may have been
+    set back. `refused` says why an address that logged in is not opened, `ahead` names the logs
+    whose stamps lie ahead of now, `stuck` is since when the map could not be published.
+    """
 
     time: float = 0
+    latest: float = 0
     positions: dict[str, Position] = field(default_factory=dict)
     claims: Claims = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     ahead: set[str] = field(default_factory=set)
     published: Published | None = None
+    stuck: float | None = None
 
 
 def load(directory: str) -> State:
@@ -62,8 +69,17 @@ def load(directory: str) -> State:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise ValueError("is not a regular file")
             return _from_json(json.loads(file.read()))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError) as error:
-        what = str(error) if isinstance(error, ValueError | OSError) else "has an unknown shape"
+    except OSError as error:
+        raise Damaged(errors.BAD_STATE, path, f"can't be used ({error.strerror})") from None
+    except (
+        LookupError,
+        ArithmeticError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RecursionError,
+    ) as error:
+        what = str(error) if isinstance(error, ValueError) else "has an unknown shape"
         raise Damaged(errors.BAD_STATE, path, f"can't be used ({what})") from None
 
 
@@ -119,6 +135,7 @@ def _to_json(state: State) -> dict[str, Any]:
     return {
         "version": VERSION,
         "time": state.time,
+        "latest": state.latest,
         "logs": {path: _position_to_json(where) for path, where in state.positions.items()},
         "claims": state.claims,
         "refused": state.refused,
@@ -126,10 +143,12 @@ def _to_json(state: State) -> dict[str, Any]:
         "published": None
         if state.published is None
         else {
+            "path": state.published.path,
             "wanted": state.published.wanted,
             "database": list(state.published.database),
             "boot": state.published.boot,
         },
+        "stuck": state.stuck,
     }
 
 
@@ -139,6 +158,7 @@ def _from_json(read: Any) -> State:
     published = read["published"]
     return State(
         time=_number(read["time"]),
+        latest=_number(read["latest"]),
         positions={_text(path): _position(where) for path, where in read["logs"].items()},
         claims={
             _address(address): {_text(account): _number(t) for account, t in accounts.items()}
@@ -149,10 +169,12 @@ def _from_json(read: Any) -> State:
         published=None
         if published is None
         else Published(
+            _text(published["path"]),
             _text(published["wanted"]),
             tuple(_natural(n) for n in _list(published["database"])),
             _text(published["boot"]),
         ),
+        stuck=None if read["stuck"] is None else _number(read["stuck"]),
     )
 
 
@@ -186,30 +208,30 @@ def _cursor(read: Any) -> Cursor:
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"has {value!r} where a time should stand")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _FOREVER:
+        raise ValueError("has something else where a time should stand")
     return value
 
 
 def _natural(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"has {value!r} where a whole number should stand")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise ValueError("has something else where a whole number should stand")
     return value
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"has {value!r} where a text should stand")
+        raise ValueError("has something else where a text should stand")
     return value
 
 
 def _address(value: str) -> str:
     if str(ip_address(value)) != value:
-        raise ValueError(f"has {value!r} where an address should stand")
+        raise ValueError("has something else where an address should stand")
     return value
 
 
 def _list(value: Any) -> list[Any]:
     if not isinstance(value, list):
-        raise ValueError(f"has {value!r} where a list should stand")
+        raise ValueError("has something else where a list should stand")
     return value

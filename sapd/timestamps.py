@@ -15,6 +15,7 @@ AHEAD = 120
 """Seconds that a stamp may be ahead of now and still be evidence: clocks differ a little."""
 
 _DAY = 86400
+_LAST = 253_402_000_000  # in the year 9999, the last that datetime knows
 _MONTHS = {
     name: number
     for number, name in enumerate(
@@ -78,6 +79,10 @@ class Clock:
         return self.epoch(found[1]) if found else None
 
     def _minute(self, head: bytes, rest: bytes) -> float | None:
+        minute = self._any_minute(head, rest)
+        return minute if minute is not None and 0 <= minute < _LAST else None
+
+    def _any_minute(self, head: bytes, rest: bytes) -> float | None:
         try:
             if head[4:5] == b"-":
                 return datetime.fromisoformat((head + rest).decode("ascii")).timestamp()
@@ -117,15 +122,22 @@ def stamp_like(line: bytes, epoch: float, zone: tzinfo | None) -> bytes:
     return local.astimezone().isoformat().encode("ascii")
 
 
+def yearless(line: bytes) -> bool:
+    """Whether the stamp that a line begins with names no year."""
+    found = _LEADING.match(line)
+    return found is not None and len(found[1]) == len("Nov 22 10:41:05")
+
+
 def zone(name: str) -> tzinfo:
     """The time zone of an IANA name such as Europe/Berlin; raises ValueError if there is none.
 
-    dateutil reads the system's zone files and falls back on a copy of its own.
+    dateutil reads the system's zone files and falls back on a copy of its own. POSIX rules such as
+    GMT-2, which it takes, too, are refused: a misspelt name would become one.
     """
     from dateutil import tz
 
     found = tz.gettz(name) if name.strip() else None
-    if found is None:
+    if found is None or isinstance(found, tz.tzstr | tz.tzlocal):
         raise ValueError(f'no time zone "{name}"; names look like Europe/Berlin or UTC')
     return found
 

@@ -4,6 +4,7 @@ import fcntl
 import os
 import stat
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,15 @@ def source(tmp_path: Path, text: str | bytes, tag: str = "Connect:") -> Source:
         ("[192.0.2.1] REJECT", "192.0.2.1", "refused"),
         ("192.0.2 QUARANTINE:why", "192.0.2.1", "refused"),
         ("192.0.2 RELAY", "192.0.2.1", None),
+        # What sendmail never matches refuses, but never permits.
+        ("192.0.2.0/24 RELAY\n192 REJECT", "192.0.2.1", "refused"),
+        ("[192.0.2.1] RELAY\n192.0.2 REJECT", "192.0.2.1", "refused"),
+        ("192.0.002 OK\n192 REJECT", "192.0.2.1", "refused"),
+        ("192.0.2. OK\n192 REJECT", "192.0.2.1", "refused"),
+        ("2001:db8::/32 RELAY\nIPv6:2001 REJECT", "2001:db8::7", "refused"),
+        ("IPv6:2001:0db8 RELAY\nIPv6:2001 REJECT", "2001:db8::7", "refused"),
+        ("[192.0.2.1] RELAY", "192.0.2.1", None),
+        ("192.0.2\vREJECT", "192.0.2.1", "refused"),
         ("192.0.2 OK", "192.0.2.1", None),
         ("192.0.20 REJECT", "192.0.2.1", None),
         ("192.0.2.10 REJECT", "192.0.2.1", None),
@@ -59,7 +69,8 @@ def source(tmp_path: Path, text: str | bytes, tag: str = "Connect:") -> Source:
         ("IPv6:2001:db8:0: REJECT", "2001:db8::7", "refused"),
         ("2001:db8::/32 REJECT", "2001:db8::7", "refused"),
         ("IPv6:2001:db9 REJECT", "2001:db8::7", None),
-        ("IPv6:2001:db8::7 RELAY", "2001:db8::7", "relays"),
+        ("IPv6:2001:db8:0:0:0:0:0:7 RELAY", "2001:db8::7", "relays"),
+        ("IPv6:2001:db8::7 OK", "2001:db8::7", "refused"),
         ("IPv6:::ffff:192.0.2.1 REJECT", "192.0.2.1", "refused"),
         ("192.0.2 REJECT", "2001:db8::7", None),
         ("IPv6:2001:db8::7 REJECT", "192.0.2.1", None),
@@ -94,13 +105,21 @@ def test_source_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_entries_are_what_sendmail_looks_up() -> None:
-    assert access.entries(["192.0.2.10", "2001:db8::7", "2001:db8:1:2:3:4:5:6"], "Connect:") == (
+    none = Source(None, "Connect:")
+    assert none.entries(["192.0.2.10", "2001:db8::7", "2001:db8:1:2:3:4:5:6"]) == (
         b"Connect:192.0.2.10\tRELAY\n"
         b"Connect:IPv6:2001:db8:1:2:3:4:5:6\tRELAY\n"
         b"Connect:IPv6:2001:db8:0:0:0:0:0:7\tRELAY\n"
         b"Connect:IPv6:2001:db8::7\tRELAY\n"
     )
-    assert access.entries([], "Connect:") == b""
+    assert none.entries([]) == b""
+    assert Source(None, "").entries(["192.0.2.10"]) == b"192.0.2.10\tRELAY\n"
+
+
+def test_a_key_that_the_administrator_wrote_is_not_written_twice(tmp_path: Path) -> None:
+    own = source(tmp_path, "connect:ipv6:2001:db8::7 RELAY")
+    assert own.says("2001:db8::7") is None  # sendmail looks that up only if so configured
+    assert own.entries(["2001:db8::7"]) == b"Connect:IPv6:2001:db8:0:0:0:0:0:7\tRELAY\n"
 
 
 def changed_behind_the_clock(path: Path) -> None:
@@ -115,13 +134,14 @@ class Map:
 
     def __init__(self, folder: Path, text: str = "10.1 RELAY\n") -> None:
         self.path = folder / "access.db"
-        self.server = Sendmail(str(self.path), MAKEMAP, source(folder, text))
+        self.source = source(folder, text)
+        self.server = Sendmail(str(self.path), MAKEMAP, self.source)
 
     def publish(self, *addresses: str) -> Published:
-        return self.server.publish(access.entries(addresses, "Connect:"))
+        return self.server.publish(self.source.entries(addresses))
 
     def holds(self, published: Published, *addresses: str) -> bool:
-        return self.server.holds(access.entries(addresses, "Connect:"), published)
+        return self.server.holds(self.source.entries(addresses), published)
 
     def dump(self) -> set[str]:
         done = subprocess.run(
@@ -189,7 +209,7 @@ class TestPublishing:
 
     def test_a_new_boot_is_reason_to_doubt(self, live: Map) -> None:
         published = live.publish("192.0.2.1")
-        other = Published(published.wanted, published.database, "another boot")
+        other = replace(published, boot="another boot")
         assert not live.holds(other, "192.0.2.1")
 
     def test_modes_of_a_new_database(self, tmp_path: Path) -> None:

@@ -1,13 +1,16 @@
 """Commands, options, messages and exit statuses."""
 
 import json
+import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from sapd import state
 from tests.site import Site, login, noise
 
 NOW = int(time.time())
@@ -107,6 +110,23 @@ def test_a_full_standard_output_is_said(site: Site) -> None:
     assert done.stderr == "sapd: error: standard output: No space left on device\n"
 
 
+def test_problems_are_said_though_nobody_reads_the_rest(site: Site) -> None:
+    site.log.unlink()
+    site.source.write_text("")
+    command = f"{sys.executable} -m sapd run -nvv -c {site.config}; echo $? >&2"
+    done = subprocess.run(
+        ["sh", "-c", f"({command}) | true"], capture_output=True, text=True, check=False
+    )
+    assert done.stderr.endswith("\n66\n")
+    assert done.stderr.count("\n") == 2
+
+
+def test_nowhere_to_complain(site: Site) -> None:
+    site.log.unlink()
+    command = f"{sys.executable} -m sapd run -n -c {site.config} 2>/dev/full"
+    assert subprocess.run(["sh", "-c", command], capture_output=True, check=False).returncode == 66
+
+
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_standard_streams_do_no_harm(site: Site, closed: str) -> None:
     site.state.parent.write_text("a file, so that there is something to complain of")
@@ -119,14 +139,8 @@ def test_closed_standard_streams_do_no_harm(site: Site, closed: str) -> None:
 
 def state_with(site: Site, claims: dict[str, dict[str, float]], refused: dict[str, str]) -> None:
     site.state.parent.mkdir()
-    site.state.write_text(
-        json.dumps(
-            {
-                "version": 1, "time": NOW, "logs": {}, "claims": claims, "refused": refused,
-                "ahead": [], "published": None,
-            }
-        )
-    )  # fmt: skip
+    saved = state.State(time=NOW, claims=claims, refused=refused)
+    site.state.write_text(state.to_text(saved))
 
 
 def test_list(site: Site) -> None:
@@ -237,6 +251,13 @@ def test_match_without_a_file(path: str) -> None:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("stamp", ["9999-12-31T23:59:60Z", "0001-01-01T00:00:00+14:00"])
+def test_match_at_the_ends_of_time(stamp: str) -> None:
+    done = sapd("match", text=f"{stamp} {login('192.0.2.1').split(' ', 1)[1]}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("1: nothing\n")
+
+
 def test_match_takes_anything(tmp_path: Path) -> None:
     file = tmp_path / "log"
     file.write_bytes(b"\0" * 3_000_000 + b"\n\xff\xfe\r\n\r" + login("192.0.2.10").encode())
@@ -264,6 +285,27 @@ class TestCheck:
         assert len(problems) == 2
         assert f"{site.log}: is empty; does the POP server log here?" in problems[0]
         assert f"{site.database}: is missing; sapd run makes it" in problems[1]
+
+    @pytest.mark.parametrize(
+        ("spoil", "status", "words"),
+        [
+            (lambda site: site.source.write_text("foo\n"), 69, "line 1: no RHS for LHS foo"),
+            (lambda site: os.truncate(site.database, 8192), 69, "was changed since sapd made it"),
+            (lambda site: site.configure(access_settings='makemap = "/bin/false"'), 69, "status 1"),
+        ],
+    )
+    def test_what_would_fail_a_run_or_was_changed(
+        self, site: Site, spoil: Callable[[Site], None], status: int, words: str
+    ) -> None:
+        site.write(login("192.0.2.10"))
+        site.run()
+        spoil(site)
+        assert words in self.lines(site, status)[0]
+        assert sorted(os.listdir(site.state.parent)) == ["lock", "state.json"]
+
+    def test_a_state_folder_that_is_none(self, site: Site) -> None:
+        site.state.parent.touch()
+        assert any("state" in line for line in self.lines(site, 66))
 
     def test_stamps_of_another_zone(self, site: Site) -> None:
         site.write(login("192.0.2.10"))

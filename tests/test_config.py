@@ -83,10 +83,21 @@ def test_everything(tmp_path: Path) -> None:
         ("[" * 100_000, "is not TOML"),
         ('[log]\npath = "x"', r"log must be one or more tables, as \[\[log\]\]"),
         ("[[log]]\n", "log.path is missing"),
-        ('[[log]]\npth = "x"', 'log.path is missing; is it what "pth" means'),
+        ('[[log]]\npth = "x"', 'log.pth is no setting; did you mean "path"'),
+        ('[[logs]]\npath = "x"', 'logs is no setting; did you mean "log"'),
+        (GOOD + 'timezone = "Berlin1"', 'log.timezone is wrong: no time zone "Berlin1"'),
+        (GOOD + 'timezone = "GMT-2"', 'log.timezone is wrong: no time zone "GMT-2"'),
+        ('window = "367d"\n' + GOOD, 'window is "367d"; .* up to 366d'),
+        ('[[log]]\npath = "a\\u0000b"', "log.path is no path"),
         ("[[log]]\npath = 3", "log.path must be a text in quotes"),
         ('[[log]]\npath = ""', "log.path is no path"),
-        (GOOD + GOOD, 'log names ".*qpopper" twice'),
+        (GOOD + GOOD, 'log.path is ".*qpopper", the same file as log.path'),
+        ('[[log]]\npath = "sapd.toml"', "the configuration is .* the same file as log.path"),
+        ('[[log]]\npath = "a"\n[access]\nsource = "a"', 'access.source is ".*a", the same file'),
+        (
+            '[[log]]\npath = "s/state.json"\n[state]\ndirectory = "s"',
+            "the state is .* the same file as log.path",
+        ),
         (GOOD + 'format = "qpopper"', 'log.format is no setting; did you mean "formats"'),
         (GOOD + 'colour = "red"', "log.colour is no setting; known are cut_above, formats"),
         ('windows = "1h"\n' + GOOD, 'windows is no setting; did you mean "window"'),
@@ -103,7 +114,10 @@ def test_everything(tmp_path: Path) -> None:
         (GOOD + "cut_above = 5", "log.cut_above needs keep_lines"),
         (GOOD + "keep_lines = 5\ncut_above = 4", "log.cut_above is 4, less than keep_lines 5"),
         (GOOD + '[access]\ndatabase = "relay"', "access.database must end in .db"),
-        (GOOD + '[access]\nsource="a.db"\ndatabase="a.db"', "access.source is the database itself"),
+        (
+            GOOD + '[access]\nsource="a.db"\ndatabase="a.db"',
+            "access.database is .* the same file as",
+        ),
         (GOOD + '[access]\ntag = "Con nect:"', "access.tag is"),
         (GOOD + '[acces]\ntag = ""', 'acces is no setting; did you mean "access"'),
         ("access = 3\n" + GOOD, r"access must be a table, as \[access\]"),
@@ -143,3 +157,15 @@ def test_a_separate_map_is_not_laid_over_the_administrators(tmp_path: Path) -> N
     with pytest.raises(errors.SapdError, match=r"access\.source is missing; set source"):
         load(tmp_path, text)
     assert load(tmp_path, text + 'source = "access"').access.source == str(tmp_path / "access")
+
+
+def test_mapped_networks_are_those_of_ipv4(tmp_path: Path) -> None:
+    found = load(tmp_path, GOOD + '[policy]\nnever = ["::ffff:192.0.2.0/120"]')
+    assert found.rules.never == (ip_network("192.0.2.0/24"),)
+
+
+def test_one_file_by_two_names(tmp_path: Path) -> None:
+    (tmp_path / "qpopper").touch()
+    (tmp_path / "link").symlink_to("qpopper")
+    with pytest.raises(errors.SapdError, match=r"the same file as log\.path"):
+        load(tmp_path, GOOD + '[access]\nsource = "link"')

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from sapd import cut
-from sapd.maillog import MARKER, Cursor, Position, Reading
+from sapd.cut import MARKER
+from sapd.maillog import Cursor, Position, Reading
 from sapd.timestamps import Clock, rfc3339
 from tests.servers.filesystems import mounted
 

@@ -38,10 +38,8 @@ def known_settings(tmp_path: Path, table: str) -> set[str]:
     """What a table may hold, as the program says when it meets an unknown setting."""
     path = tmp_path / "sapd.toml"
     log = '[[log]]\npath = "x"\n'
-    head = {"": "zzzzzz = 1\n" + log, "log": log, "network": log + "[[network]]\n"}
-    extra = 'networks = []\nwindow = "1h"\n' if table == "network" else ""
-    text = head.get(table, f"{log}[{table}]\n")
-    path.write_text(text if table == "" else text + extra + "zzzzzz = 1\n")
+    head = {"": "", "log": log, "network": log + "[[network]]\n"}
+    path.write_text(head.get(table, f"{log}[{table}]\n") + "zzzzzz = 1\n")
     with pytest.raises(errors.SapdError, match="zzzzzz is no setting; known are ") as raised:
         config.load(str(path))
     return set(raised.value.reason.split("known are ")[1].split(", "))

@@ -8,6 +8,7 @@ import shutil
 import time
 import tracemalloc
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -361,3 +362,180 @@ def test_a_file_that_shrinks_while_it_is_read(log: Path) -> None:
     follower.position = reading.position
     append(log, 20_001)
     assert 20_001 in follower.look()
+
+
+def test_an_empty_log_that_is_rotated_hides_nothing(log: Path, follower: Follower) -> None:
+    def rotate() -> None:
+        for number in (2, 1):
+            if Path(f"{log}.{number}").exists():
+                Path(f"{log}.{number}").rename(f"{log}.{number + 1}")
+        log.rename(f"{log}.1")
+        time.sleep(0.01)
+        log.touch()
+
+    append(log, *numbers(1, 3))
+    assert follower.look() == [1, 2, 3]
+    for _ in range(2):
+        rotate()
+        assert follower.look() == []
+    append(log, 4)
+    rotate()
+    append(log, 5)
+    rotate()
+    assert follower.look() == [4, 5]
+
+
+def test_a_short_log_is_not_read_twice(log: Path, follower: Follower) -> None:
+    """Reading twice is harmless but for stamps without a year, or in the hour that is repeated."""
+    append(log, 1)
+    assert follower.look() == [1]
+    assert follower.look() == []
+    append(log, 2)
+    assert follower.look() == [2]
+
+
+def test_a_log_last_changed_before_the_window_holds_nothing(log: Path, follower: Follower) -> None:
+    append(log, 1)
+    os.utime(log, (NOW - 365 * 86400, NOW - 365 * 86400))
+    assert follower.look() == []
+    append(log, 2)
+    assert follower.look() == [2]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["qpopper-eu", "qpopper.conf", "qpopper.gone", "qpopper-2", "qpopper.1x", "xqpopper.1"],
+)
+def test_other_logs_are_not_taken_for_rotated_ones(log: Path, name: str) -> None:
+    append(log.with_name(name), 1)
+    append(log, 2)
+    others = [str(log), str(log.with_name("qpopper-2"))]
+    edge = NOW - WINDOW
+    reading = Reading(str(log), None, edge, edge, Clock(NOW), others)
+    assert b"".join(reading.blocks()) == line(2)
+
+
+@pytest.mark.parametrize(
+    "suffix", [".1", ".0", ".old", "-20261122", ".20261122", "-2026-11-22", "-20261122-1795300000"]
+)
+def test_names_of_rotated_logs(log: Path, follower: Follower, suffix: str) -> None:
+    append(log, 1)
+    follower.look()
+    append(log, 2)
+    log.rename(f"{log}{suffix}")
+    append(log, 3)
+    assert follower.look() == [2, 3]
+
+
+def test_a_log_behind_a_link_is_followed_where_it_lies(tmp_path: Path) -> None:
+    real = tmp_path / "real"
+    real.mkdir()
+    (tmp_path / "link").symlink_to("real/log")
+    append(real / "log", *numbers(1, 10))
+    follower = Follower(tmp_path / "link")
+    assert follower.look() == [*numbers(1, 10)]
+    append(real / "log", 11)
+    (real / "log").rename(real / "log.1")
+    append(real / "log", 12)
+    assert follower.look() == [11, 12]
+
+
+def yearless(now: float, days: float, number: int) -> bytes:
+    stamp = time.strftime("%b %e %H:%M:%S", time.localtime(now - 86400 * days))
+    return f"{stamp} mx1 popper[42]: line {number}\n".encode()
+
+
+def test_last_years_lines_in_a_compressed_neighbour(log: Path) -> None:
+    now = time.mktime((2026, 11, 22, 12, 0, 0, 0, 0, -1))
+    year = b"".join(yearless(now - 60, 365 - week * 7, week) for week in range(53))
+    Path(f"{log}.1.gz").write_bytes(gzip.compress(year + yearless(now, 0.001, 99)))
+    reading = Reading(str(log), None, now - WINDOW, now - WINDOW, Clock(now))
+    read = b"".join(reading.blocks())
+    assert b"line 99\n" in read
+    assert b"line 0\n" not in read
+
+
+def test_a_dead_clock_does_not_end_the_walk(log: Path) -> None:
+    """A device that was switched on stamps some lines with the first of January."""
+    now = time.mktime((2026, 11, 22, 12, 0, 0, 0, 0, -1))
+    log.write_bytes(
+        yearless(now, 0.003, 1)
+        + b"".join(yearless(now, 325 - n / 2, 2) for n in range(4))
+        + yearless(now, 0.001, 3)
+    )
+    reading = Reading(str(log), None, now - WINDOW, now - WINDOW, Clock(now))
+    assert b"line 1\n" in b"".join(reading.blocks())
+
+
+class Rotations:
+    """A log that is written to and rotated in every way, as a seed has it."""
+
+    def __init__(self, log: Path, seed: int) -> None:
+        self.log = log
+        self.random = Random(seed)
+        self.written = 0
+        self.clock = NOW - 1000
+        self.short = self.random.random() < 0.6
+
+    def write(self) -> list[int]:
+        count = self.random.choice([0, 0, 1, 1, 2, 5] if self.short else [0, 1, 3, 8])
+        new = [*numbers(self.written + 1, self.written + count)]
+        self.written += count
+        append(self.log, *new)
+        self.touch(self.log)
+        return new
+
+    def touch(self, path: Path) -> None:
+        self.clock += 1
+        os.utime(path, (self.clock, self.clock))
+
+    def rotate(self) -> None:
+        way = self.random.choice(["rename", "compress", "copytruncate", "away", "later"])
+        first = Path(f"{self.log}.1")
+        if way == "later":
+            if first.exists():
+                self.compress(first)
+            return
+        for number in range(9, 0, -1):
+            for extension in ("", ".gz"):
+                old = Path(f"{self.log}.{number}{extension}")
+                if old.exists():
+                    old.rename(f"{self.log}.{number + 1}{extension}")
+        if way == "copytruncate":
+            shutil.copyfile(self.log, first)
+            self.touch(first)
+            os.truncate(self.log, 0)
+        else:
+            self.log.rename(first)
+            if way == "compress":
+                self.compress(first)
+        if way != "away":
+            self.log.touch()
+            self.touch(self.log)
+
+    def compress(self, path: Path) -> None:
+        packed = Path(f"{path}.gz")
+        packed.write_bytes(gzip.compress(path.read_bytes()))
+        about = path.stat()
+        os.utime(packed, ns=(about.st_atime_ns, about.st_mtime_ns))
+        path.unlink()
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_any_order_of_writing_rotating_and_looking(
+    log: Path, follower: Follower, seed: int
+) -> None:
+    rotations = Rotations(log, seed)
+    unread: set[int] = set()
+    for _ in range(60):
+        unread |= set(rotations.write())
+        if rotations.random.random() < 0.4 and log.exists():
+            rotations.rotate()
+        if rotations.random.random() < 0.5:
+            try:
+                found = follower.look()
+            except errors.SapdError:
+                assert not log.exists()
+                continue
+            assert unread <= set(found)
+            unread = set()

@@ -5,12 +5,13 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from sapd.maillog import MARKER
+from sapd.cut import MARKER
 from tests.servers.filesystems import fill, mounted
 from tests.servers.unprivileged import (
     NOBODY,
@@ -231,6 +232,30 @@ def test_a_clock_set_back_denies_nobody_and_opens_for_no_longer(site: Site) -> N
     assert site.relaying() == {OWN}
 
 
+def test_a_clock_set_back_and_right_again_denies_nobody(site: Site) -> None:
+    site.write(*(noise(number, NOW) for number in range(10)), login("192.0.2.10", at=NOW))
+    site.run("--at", when(NOW + 60))
+    site.sapd("run", "--at", when(NOW - 7200))
+    site.run("--at", when(NOW + 120))
+    assert site.relaying() == {OWN, "192.0.2.10"}
+    site.run("--at", when(NOW + 1801))
+    assert site.relaying() == {OWN}
+
+
+def test_a_line_that_was_read_opens_nothing_when_it_looks_fresh_again(site: Site) -> None:
+    """In the hour that is repeated, and a year later."""
+    site.configure(log_settings='timezone = "Europe/Berlin"')
+    site.write('Oct 25 02:30:00 mx1 popper[1]: (v4) POP login by user "bob" at (h) 192.0.2.10\n')
+    for moment, expected in (
+        ("2026-10-25T00:31:00Z", {OWN, "192.0.2.10"}),
+        ("2026-10-25T01:05:00Z", {OWN}),
+        ("2026-10-25T01:31:00Z", {OWN}),
+        ("2027-10-25T00:35:00Z", {OWN}),
+    ):
+        site.run("--at", moment)
+        assert site.relaying() == expected, moment
+
+
 def test_new_year(site: Site) -> None:
     env = {"TZ": "Europe/Berlin"}
     text = 'popper[1]: (v4.0.5) POP login by user "bob" at (h) 192.0.2.10\n'
@@ -387,6 +412,105 @@ def test_without_permission(site: Site) -> None:
         assert done.stderr.count("\n") == 1
     site.config.chmod(0)
     assert site.sapd("list", prefix=PREFIX, env=env, python=PYTHON).returncode == 77
+
+
+def test_without_its_state_a_run_still_closes_what_is_stale(site: Site) -> None:
+    """On a file system that has become read-only, and with a state that can't be moved away."""
+    with mounted(site.folder, "tmpfs", megabytes=1) as folder:
+        site.config.write_text(site.config.read_text().replace('"state"', f'"{folder}"'))
+        site.write(login("192.0.2.10", at=NOW))
+        site.run()
+        assert "192.0.2.10" in site.relaying()
+        remount(folder, "ro")
+        done = site.run("--at", when(NOW + 1801), status=73)
+        assert done.stderr == (
+            f"sapd: error: {folder}/state.json: can't be written: Read-only file system\n"
+        )
+        assert site.relaying() == {OWN}
+        remount(folder, "rw")
+        (folder / "state.json").write_text("damaged")
+        remount(folder, "ro")
+        site.write(login("192.0.2.11", at=NOW + 1800))
+        done = site.run("--at", when(NOW + 1802), status=65)
+        assert "nor be set aside" in done.stderr
+        assert done.stderr.count("\n") == 1
+        assert site.relaying() == {OWN, "192.0.2.11"}
+        remount(folder, "rw")
+        assert (folder / "state.json").read_text() == "damaged"
+
+
+def remount(folder: Path, how: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{how}", str(folder)], check=True)
+
+
+def test_list_says_that_the_map_is_not_what_it_lists(site: Site) -> None:
+    site.write(login("192.0.2.10", at=NOW))
+    site.run()
+    site.source.write_text("foo\n")
+    site.run("--at", when(NOW + 1801), status=69)
+    done = site.sapd("list", "--at", when(NOW + 1900))
+    assert done.stdout == "no address is open\n"
+    assert done.stderr.startswith(
+        f"sapd: warning: {site.database}: could not be brought up to date since {when(NOW + 1801)}"
+    )
+    site.source.write_text("")
+    site.run("--at", when(NOW + 2000))
+    assert site.sapd("list").stderr == ""
+
+
+def test_a_database_that_is_no_longer_kept_is_named(site: Site) -> None:
+    site.write(login("192.0.2.10"))
+    site.run()
+    site.configure()
+    site.config.write_text(site.config.read_text().replace("access.db", "other.db"))
+    done = site.sapd("run")
+    assert done.returncode == 0
+    assert done.stderr == (
+        f"sapd: warning: {site.database}: is no longer kept, and lets in whoever was open last; "
+        "rebuild or remove it\n"
+    )
+    site.run()
+
+
+def test_a_bug_at_one_log_leaves_the_others_and_expiry(site: Site) -> None:
+    site.write(login("192.0.2.10", at=NOW - 1000), login("192.0.2.11", at=NOW - 1900))
+    (site.folder / "second").write_text(login("192.0.2.12"))
+    site.configure(top='[[log]]\npath = "second"\n')
+    code = (
+        "import sys; from sapd import cli, run\n"
+        "class Recogniser(run.Recogniser):\n"
+        "    def events(self, block):\n"
+        "        if b'192.0.2.12' in block: raise RuntimeError('boom')\n"
+        "        return super().events(block)\n"
+        "run.Recogniser = Recogniser\n"
+        f"sys.argv = ['sapd', 'run', '-c', {str(site.config)!r}]\n"
+        "cli.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 70
+    assert "RuntimeError: boom" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert site.relaying() == {OWN, "192.0.2.10"}
+
+
+def test_a_run_by_root_does_not_lock_the_separate_maps_owner_out(site: Site) -> None:
+    site.state.parent.mkdir()
+    os.chown(site.state.parent, NOBODY, NOBODY)
+    let_everybody_in(site.folder)
+    env = installed_for_everybody(site.folder)
+    site.config.write_text(
+        site.config.read_text()
+        .replace('source = "access"', "")
+        .replace("access.db", "state/relay.db")
+    )
+    site.database = site.state.parent / "relay.db"
+    for number, prefix in enumerate([(), PREFIX, (), PREFIX], start=1):
+        site.write(login(f"192.0.2.{number}", at=NOW))
+        done = site.sapd("run", prefix=prefix, env=env, python=PYTHON)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        assert len(site.relaying()) == number
+    assert {path.stat().st_uid for path in site.state.parent.iterdir()} == {NOBODY}
+    assert site.database.stat().st_mode & 0o777 == 0o644
 
 
 def test_a_separate_map(site: Site) -> None:

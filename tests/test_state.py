@@ -27,7 +27,9 @@ FULL = State(
     claims={"192.0.2.1": {"bob": 1e9, "\udcff\n": 1.5}, "2001:db8::7": {"eve": 2.0}},
     refused={"192.0.2.1": 'access line 1 says "x"'},
     ahead={"/var/log/qpopper"},
-    published=Published("digest", (1, 2, 3), "boot"),
+    published=Published("/access.db", "digest", (1, 2, 3), "boot"),
+    latest=2e9,
+    stuck=3e9,
 )
 
 
@@ -70,6 +72,8 @@ def replaced(*path: str, by: object) -> str:
         "", "{", "[]", "null", "3", '"x"', "{}", '{"version": 1}', b"\xff\xfe",
         "[" * 100_000, state.to_text(FULL)[:-20], "\0" * 100,
         replaced("version", by=2), replaced("version", by=0), replaced("version", by="1"),
+        replaced("time", by=10**400), replaced("time", by=-1), replaced("stuck", by="x"),
+        replaced("latest", by=None), replaced("logs", "/var/log/qpopper", "offset", by=10**30),
         replaced("time", by="now"), replaced("time", by=float("nan")), replaced("time", by=True),
         replaced("logs", by=[]), replaced("logs", "/var/log/qpopper", by=3),
         replaced("logs", "/var/log/qpopper", "offset", by=-1),
