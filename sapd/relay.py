@@ -7,7 +7,7 @@ nothing, which is why reading a log again is always safe.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -66,25 +66,25 @@ def _parsed(address: str) -> Address:
 
 def claim(
     claims: Claims, rules: Rules, address: str, account: str, login: float, now: float
-) -> str | None:
-    """Merge one login; return "open" or "renew" if it changed the claims, None if it did not.
+) -> bool:
+    """Merge one login; whether it changed the claims.
 
     A login that is stale, or whose address may never relay, changes nothing. One that is a
     little ahead of now counts as now: nobody stays open longer than the window.
     """
     login = min(login, now)
     if rules.forbids(address) or rules.until(address, login) <= now:
-        return None
+        return False
     accounts = claims.setdefault(address, {})
     known = accounts.get(account)
     if known is not None and known >= login:
-        return None
+        return False
     accounts[account] = login
-    return "open" if known is None else "renew"
+    return True
 
 
-def expire(claims: Claims, rules: Rules, now: float) -> Iterator[tuple[str, str]]:
-    """Drop what is stale or may not be any more; yield each (address, account) dropped.
+def expire(claims: Claims, rules: Rules, now: float) -> None:
+    """Drop what is stale or may not be any more.
 
     A claim ahead of now (the clock was set back) is moved to now, for the same reason.
     """
@@ -93,7 +93,6 @@ def expire(claims: Claims, rules: Rules, now: float) -> Iterator[tuple[str, str]
         for account, login in list(accounts.items()):
             if forbidden or rules.until(address, min(login, now)) <= now:
                 del accounts[account]
-                yield address, account
             elif login > now:
                 accounts[account] = now
         if not accounts:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from sapd import access, cut, errors, files, relay, state, timestamps
@@ -59,7 +60,12 @@ def grants(config: Config, now: float) -> tuple[list[relay.Grant], float | None]
     Times are UTC epoch seconds. Raises `SapdError`.
     """
     saved = state.load(config.state_directory)
-    return relay.grants(saved.claims, config.rules, saved.refused, now), saved.stuck
+    since = saved.stuck.since if saved.stuck else None
+    return relay.grants(saved.claims, config.rules, saved.refused, now), since
+
+
+def _pairs(claims: Mapping[str, Iterable[str]]) -> set[tuple[str, str]]:
+    return {(address, account) for address, accounts in claims.items() for account in accounts}
 
 
 class _Pass:
@@ -74,13 +80,15 @@ class _Pass:
         self.state = state.State()
         self.saved = ""
         self.may_save = True
-        self.changes: dict[tuple[str, str], str] = {}
+        # (address, account): whom the map lets in by the last pass's doing, and who logged in.
+        self.before: set[tuple[str, str]] = set()
+        self.renewed: set[tuple[str, str]] = set()
 
     def run(self) -> Report:
         self._load()
         read = [log for log in self.config.logs if self._read(log)]
-        closed = list(relay.expire(self.state.claims, self.config.rules, self.now))
-        self._publish(closed)
+        relay.expire(self.state.claims, self.config.rules, self.now)
+        self._publish()
         if self._save():
             for log in read:
                 self._cut(log)
@@ -109,6 +117,7 @@ class _Pass:
             self.may_save = False
             problems.append(problem)
         was = self.state
+        self.before = _pairs(was.stuck.open if was.stuck else self._open_claims(was.refused))
         paths = {log.path for log in self.config.logs}
         was.positions = {path: at for path, at in was.positions.items() if path in paths}
         if was.time > self.now + AHEAD or was.time < was.latest <= self.now:
@@ -168,58 +177,60 @@ class _Pass:
         return True
 
     def _claim(self, address: str, account: str, login: float) -> None:
-        change = relay.claim(
-            self.state.claims, self.config.rules, address, account, login, self.now
-        )
-        if change is not None:
-            self.changes.setdefault((address, account), change)
+        if relay.claim(self.state.claims, self.config.rules, address, account, login, self.now):
+            self.renewed.add((address, account))
 
-    def _publish(self, closed: list[tuple[str, str]]) -> None:
+    def _open_claims(self, refused: Container[str]) -> relay.Claims:
+        claims = self.state.claims
+        return {address: claims[address] for address in claims if address not in refused}
+
+    def _publish(self) -> None:
         """Bring the map up to date, then report what opened and closed."""
         settings, claims = self.config.access, self.state.claims
         try:
             source = access.Source(settings.source, settings.tag)
             words = {address: source.says(address) for address in claims}
             refused = {address: word for address, word in words.items() if word is not None}
-            opened = [address for address in claims if address not in refused]
+            opened = self._open_claims(refused)
             own = source.entries(opened)
             server = access.Sendmail(settings.database, settings.makemap, source)
             rewrite = not server.holds(own, self.state.published)
-            before = self.state.published
+            kept = self.state.published
             if rewrite and not self.dry:
                 self.state.published = server.publish(own)
         except errors.SapdError as problem:
             self.report.problems.append(problem)
             if self.state.stuck is None:
-                self.state.stuck = self.now
+                before: dict[str, list[str]] = {}
+                for address, account in sorted(self.before):
+                    before.setdefault(address, []).append(account)
+                self.state.stuck = state.Stuck(self.now, before)
             return
         self.state.stuck = None
-        self._report_claims(closed, refused)
-        if before and before.path != settings.database and os.path.exists(before.path):
+        self._report_claims(_pairs(opened))
+        self._warn_of_refused(refused)
+        if kept and kept.path != settings.database and os.path.exists(kept.path):
             reason = "is no longer kept, and lets in whoever was open last; rebuild or remove it"
-            self.report.warnings.append((before.path, reason))
+            self.report.warnings.append((kept.path, reason))
         if rewrite:
             counts = f"{source.count} own entries, {len(opened)} open addresses"
             self.report.actions.append(("rewrite", f"{settings.database}: {counts}"))
 
-    def _report_claims(self, closed: list[tuple[str, str]], refused: dict[str, str]) -> None:
-        claims, rules, were_refused = self.state.claims, self.config.rules, self.state.refused
-        shut = [pair for pair in closed if pair[0] not in were_refused]
-        for address in were_refused.keys() - refused.keys():
-            for account in claims.get(address, ()):
-                self.changes[address, account] = "open"
-        for address in refused.keys() - were_refused.keys():
-            for account in claims[address]:
-                if self.changes.get((address, account)) != "open":
-                    shut.append((address, account))
-            if refused[address]:
-                reason = f"logged in as {', '.join(claims[address])}, but {refused[address]}"
-                self.report.warnings.append((address, f"not opened: {reason}"))
-        for (address, account), change in self.changes.items():
-            if address not in refused:
+    def _report_claims(self, after: set[tuple[str, str]]) -> None:
+        claims, rules, before = self.state.claims, self.config.rules, self.before
+        changed = [("open", after - before), ("renew", after & before & self.renewed)]
+        for verb, pairs in changed:
+            for address, account in sorted(pairs):
                 until = timestamps.rfc3339(rules.until(address, claims[address][account]))
-                self.report.actions.append((change, f"{address} {account} until {until}"))
-        self.report.actions += [("close", f"{address} {account}") for address, account in shut]
+                self.report.actions.append((verb, f"{address} {account} until {until}"))
+        for address, account in sorted(before - after):
+            self.report.actions.append(("close", f"{address} {account}"))
+
+    def _warn_of_refused(self, refused: dict[str, str]) -> None:
+        for address, word in refused.items():
+            if word and address not in self.state.refused:
+                reason = f"logged in as {', '.join(self.state.claims[address])}, but {word}"
+                self.report.warnings.append((address, f"not opened: {reason}"))
         self.state.refused = refused
 
     def _text(self) -> str:

@@ -30,13 +30,21 @@ class Damaged(errors.SapdError):
     """The state can't be used."""
 
 
+@dataclass(frozen=True)
+class Stuck:
+    """Since when the map could not be published, and whom it lets in: {address: accounts}."""
+
+    since: float
+    open: dict[str, list[str]]
+
+
 @dataclass
 class State:
     """Everything that is kept between runs.
 
     `time` is when the state last changed, `latest` the latest such time: the clock may have been
     set back. `refused` says why an address that logged in is not opened, `ahead` names the logs
-    whose stamps lie ahead of now, `stuck` is since when the map could not be published.
+    whose stamps lie ahead of now, `stuck` tells of a map that could not be published.
     """
 
     time: float = 0
@@ -46,7 +54,7 @@ class State:
     refused: dict[str, str] = field(default_factory=dict)
     ahead: set[str] = field(default_factory=set)
     published: Published | None = None
-    stuck: float | None = None
+    stuck: Stuck | None = None
 
 
 def load(directory: str) -> State:
@@ -148,7 +156,7 @@ def _to_json(state: State) -> dict[str, Any]:
             "database": list(state.published.database),
             "boot": state.published.boot,
         },
-        "stuck": state.stuck,
+        "stuck": state.stuck and {"since": state.stuck.since, "open": state.stuck.open},
     }
 
 
@@ -174,7 +182,17 @@ def _from_json(read: Any) -> State:
             tuple(_natural(n) for n in _list(published["database"])),
             _text(published["boot"]),
         ),
-        stuck=None if read["stuck"] is None else _number(read["stuck"]),
+        stuck=None if read["stuck"] is None else _stuck(read["stuck"]),
+    )
+
+
+def _stuck(read: Any) -> Stuck:
+    return Stuck(
+        _number(read["since"]),
+        {
+            _address(address): [_text(account) for account in _list(accounts)]
+            for address, accounts in read["open"].items()
+        },
     )
 
 

@@ -89,8 +89,8 @@ def test_a_dry_run_says_it_all_and_touches_nothing(site: Site) -> None:
     assert snapshot(site.folder) == before
     assert done.stderr == ""
     assert done.stdout.splitlines() == [
-        f"would renew 192.0.2.2 bob until {when(NOW - 10 + 1800)}",
         f"would open 192.0.2.10 eve until {when(NOW - 5 + 1800)}",
+        f"would renew 192.0.2.2 bob until {when(NOW - 10 + 1800)}",
         "would close 192.0.2.1 old",
         f"would rewrite {site.database}: 1 own entries, 2 open addresses",
         f"would cut {site.log}: 19 lines removed, 5 kept",
@@ -453,8 +453,15 @@ def test_list_says_that_the_map_is_not_what_it_lists(site: Site) -> None:
     assert done.stderr.startswith(
         f"sapd: warning: {site.database}: could not be brought up to date since {when(NOW + 1801)}"
     )
+    site.write(login("192.0.2.11", at=NOW + 1850))
+    site.run("--at", when(NOW + 1900), status=69)
     site.source.write_text("")
-    site.run("--at", when(NOW + 2000))
+    done = site.run("-v", "--at", when(NOW + 2000))
+    assert done.stdout.splitlines() == [
+        f"open 192.0.2.11 bob until {when(NOW + 3650)}",
+        "close 192.0.2.10 bob",
+        f"rewrite {site.database}: 0 own entries, 1 open addresses",
+    ]
     assert site.sapd("list").stderr == ""
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sapd import errors, files, state
 from sapd.access import Published
 from sapd.maillog import Cursor, Position
-from sapd.state import State
+from sapd.state import State, Stuck
 
 FULL = State(
     time=1e9 + 0.5,
@@ -29,7 +29,7 @@ FULL = State(
     ahead={"/var/log/qpopper"},
     published=Published("/access.db", "digest", (1, 2, 3), "boot"),
     latest=2e9,
-    stuck=3e9,
+    stuck=Stuck(3e9, {"192.0.2.1": ["bob"]}),
 )
 
 
@@ -73,6 +73,7 @@ def replaced(*path: str, by: object) -> str:
         "[" * 100_000, state.to_text(FULL)[:-20], "\0" * 100,
         replaced("version", by=2), replaced("version", by=0), replaced("version", by="1"),
         replaced("time", by=10**400), replaced("time", by=-1), replaced("stuck", by="x"),
+        replaced("stuck", "since", by=None), replaced("stuck", "open", by={"192.0.2.1": "bob"}),
         replaced("latest", by=None), replaced("logs", "/var/log/qpopper", "offset", by=10**30),
         replaced("time", by="now"), replaced("time", by=float("nan")), replaced("time", by=True),
         replaced("logs", by=[]), replaced("logs", "/var/log/qpopper", by=3),
