@@ -276,7 +276,9 @@ def test_a_refusal_that_comes_after_the_login_closes_the_relay(site: Site) -> No
     assert site.code(UNWANTED) == 250
 
 
-def test_no_wrong_answer_while_the_map_changes(folder: Path) -> None:
+def test_no_wrong_answer_while_the_map_changes(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     entries = "".join(
         f"Connect:10.{number >> 8}.{number & 255}.1\tREJECT\n" for number in range(20_000)
     )
@@ -295,6 +297,8 @@ def test_no_wrong_answer_while_the_map_changes(folder: Path) -> None:
             assert after.st_mtime_ns != before.st_mtime_ns
             before = after
         counts = site.namespace.stop_loop()
+        with capsys.disabled():
+            print(f"\n{changes} changes to a map of 20,000 entries, answers: {counts}", end=" ")
         assert sum(counts.values()) >= 5_000
         assert counts == {"rcpt 250": sum(counts.values())}
         own = len(SOURCE.splitlines()) - 1 + 20_000
