@@ -23,10 +23,10 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import IPv6Address, ip_address
 from typing import Any, NamedTuple
 
-from sapd import errors, files
+from sapd import errors, files, relay
 
 LOCK_WAIT = 10.0
 """Seconds to wait for another program that holds the database's lock."""
@@ -203,13 +203,11 @@ def _prefix(key: str) -> _Prefix | None:
         head = "".join(group.zfill(4) for group in groups)
         return _Prefix(128, 16 * len(groups), int(head, 16))
     try:
-        network = ip_network(text, strict=False)
+        network = relay.network(text, strict=False)
     except ValueError:
         return None
-    bits, length, first = network.max_prefixlen, network.prefixlen, network.network_address
-    if isinstance(first, IPv6Address) and first.ipv4_mapped is not None and length >= 96:
-        bits, length, first = 32, length - 96, first.ipv4_mapped
-    return _Prefix(bits, length, int(first) >> (bits - length))
+    bits, length = network.max_prefixlen, network.prefixlen
+    return _Prefix(bits, length, int(network.network_address) >> (bits - length))
 
 
 class Sendmail:

@@ -1,4 +1,7 @@
-"""Is this set-up sound? Looks at everything as a run would, and changes nothing."""
+"""Is this set-up sound? Looks at everything as a run would.
+
+Nothing is changed; only a folder of scratch, gone at the end, lets makemap try the source.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from tempfile import TemporaryDirectory
 from time import time
 
 from sapd import errors, files, state
-from sapd.access import Sendmail, Source, untouched
+from sapd.access import Published, Sendmail, Source, untouched
 from sapd.config import Access, Config, Log
 from sapd.formats import Recogniser
 from sapd.maillog import Reading
@@ -31,16 +34,23 @@ def findings(config: Config) -> Iterator[Finding]:
     """Yield the findings, each problem with its remedy."""
     yield Finding(0, f"{config.path}: the configuration is valid")
     for log in config.logs:
-        yield from _log(log, config.rules.longest)
-    yield from _access(config.access, config.state_directory)
-    yield from _state(config.state_directory)
+        yield from _log(log, config)
+    problem: Finding | None = None
+    published: Published | None = None
+    try:
+        published = state.load(config.state_directory).published
+    except errors.SapdError as error:
+        problem = Finding(error.status, str(error))
+    yield from _access(config.access, config.state_directory, published)
+    yield problem or _state_folder(config.state_directory)
 
 
-def _log(log: Log, window: float) -> Iterator[Finding]:
+def _log(log: Log, config: Config) -> Iterator[Finding]:
     now = time()
     clock = Clock(now, log.zone)
     recogniser = Recogniser(log.formats, clock)
-    reading = Reading(log.path, None, now - window, 0, clock)
+    others = [other.path for other in config.logs]
+    reading = Reading(log.path, None, now - config.rules.longest, 0, clock, others)
     counts = {"login": 0, "logout": 0, "connect": 0}
     ahead = 0
     last = b""
@@ -101,7 +111,7 @@ def _log(log: Log, window: float) -> Iterator[Finding]:
                 yield Finding(errors.NO_PERMISSION, f"{log.path}: can't be cut: not writable")
 
 
-def _access(access: Access, state_directory: str) -> Iterator[Finding]:
+def _access(access: Access, state_directory: str, published: Published | None) -> Iterator[Finding]:
     if os.access(access.makemap, os.X_OK):
         yield Finding(0, f"{access.makemap}: is there")
     else:
@@ -148,21 +158,13 @@ def _access(access: Access, state_directory: str) -> Iterator[Finding]:
         )
     elif not os.access(access.database, os.W_OK):
         yield Finding(errors.NO_PERMISSION, f"{access.database}: is not writable for this user")
-    elif not _as_published(access.database, state_directory):
+    elif published is not None and not untouched(access.database, published):
         yield Finding(
             errors.MAKEMAP_FAILED,
             f"{access.database}: was changed since sapd made it; sapd run makes it anew",
         )
     else:
         yield Finding(0, f"{access.database}: is a hash database")
-
-
-def _as_published(database: str, state_directory: str) -> bool:
-    try:
-        published = state.load(state_directory).published
-    except errors.SapdError:
-        return True  # another finding says so
-    return published is None or untouched(database, published)
 
 
 def _folders(path: str) -> Iterator[Finding]:
@@ -185,20 +187,11 @@ def _folders(path: str) -> Iterator[Finding]:
         folder = os.path.dirname(folder)
 
 
-def _state(directory: str) -> Iterator[Finding]:
-    try:
-        state.load(directory)
-    except errors.SapdError as problem:
-        yield Finding(problem.status, str(problem))
-        return
+def _state_folder(directory: str) -> Finding:
     if os.path.isdir(directory):
         if os.access(directory, os.W_OK | os.X_OK):
-            yield Finding(0, f"{directory}: the state can be saved")
-        else:
-            yield Finding(errors.NO_PERMISSION, f"{directory}: is not writable for this user")
-    elif os.path.lexists(directory):
-        yield Finding(errors.CANT_CREATE, f"{directory}: is no folder; move it away")
-    elif os.access(os.path.dirname(directory), os.W_OK | os.X_OK):
-        yield Finding(0, f"{directory}: sapd run makes it")
-    else:
-        yield Finding(errors.CANT_CREATE, f"{directory}: is missing and can't be made; make it")
+            return Finding(0, f"{directory}: the state can be saved")
+        return Finding(errors.NO_PERMISSION, f"{directory}: is not writable for this user")
+    if not os.path.islink(directory) and os.access(os.path.dirname(directory), os.W_OK | os.X_OK):
+        return Finding(0, f"{directory}: sapd run makes it")
+    return Finding(errors.CANT_CREATE, f"{directory}: is missing and can't be made; make it")

@@ -96,7 +96,7 @@ def _refuse_one_file_for_two(top: _Table, config: Config) -> None:
     """A log may be cut, and a database is rewritten: neither may be another file, too."""
     roles = [(log.path, "log.path") for log in config.logs]
     roles += [
-        (config.access.source or "", "access.source"),
+        *([(config.access.source, "access.source")] if config.access.source else []),
         (config.access.database, "access.database"),
         (config.access.makemap, "access.makemap"),
         (os.path.abspath(config.path), "the configuration"),
@@ -106,7 +106,7 @@ def _refuse_one_file_for_two(top: _Table, config: Config) -> None:
     seen: dict[str, str] = {}
     for path, role in roles:
         real = os.path.realpath(path)
-        if path and real in seen:
+        if real in seen:
             top.refuse(role, f'is "{path}", the same file as {seen[real]}')
         seen[real] = role
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -75,7 +74,7 @@ def due(
     point = _end_of_line(fd, removed + old_marker)
     marker = b"%s %s sapd[%d]: log cut, %d lines removed" % (
         stamp_like(os.pread(fd, 64, point)),
-        (socket.gethostname() or "localhost").encode("ascii", "replace"),
+        os.uname().nodename.encode("ascii", "replace"),
         os.getpid(),
         removed,
     )

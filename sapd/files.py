@@ -55,7 +55,7 @@ def write_all(fd: int, data: bytes, offset: int) -> None:
 def replace(path: str, data: bytes, mode: int) -> None:
     """Make `path` hold `data`, with `mode` whatever the umask; on the disk when it returns.
 
-    Raises `SapdError`; the old file then still stands.
+    Raises `SapdError`; the old file then stands, unless only its folder could not be synced.
     """
     new = path + ".new"
     try:

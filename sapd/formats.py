@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -99,13 +100,19 @@ class Recogniser:
     """
 
     def __init__(self, formats: Sequence[str], clock: Clock) -> None:
-        """Load the formats, whose names must be among `names()`."""
-        patterns = [pattern for name in formats for pattern in _load(name)]
-        self._by_needle: dict[bytes, list[_Pattern]] = {}
-        for pattern in patterns:
-            self._by_needle.setdefault(pattern.needle, []).append(pattern)
+        """Take the formats, whose names must be among `names()`."""
+        self._formats = formats
         self._clock = clock
         self.unusable = 0
+
+    @cached_property
+    def _by_needle(self) -> dict[bytes, list[_Pattern]]:
+        """The patterns, compiled when there is a line to look at: in most minutes there is none."""
+        found: dict[bytes, list[_Pattern]] = {}
+        for name in self._formats:
+            for pattern in _load(name):
+                found.setdefault(pattern.needle, []).append(pattern)
+        return found
 
     def recognise(self, line: bytes) -> Event | None:
         """What one line says, its newline included or, at the end of a rotated log, missing.

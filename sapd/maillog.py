@@ -143,7 +143,7 @@ class Reading:
     ) -> None:
         """Open nothing yet; a `position` of None means a first run."""
         self.path = path
-        self._others = others
+        self._others = {os.path.realpath(other) for other in others}
         self.position = position
         self.bytes_read = 0
         self.lines_read = 0

@@ -49,9 +49,12 @@ class Rules:
         return login + self.window_of(address)
 
 
-def network(text: str) -> Network:
-    """A network such as 192.0.2.0/24, an IPv4-mapped one as IPv4; raises ValueError."""
-    found = ip_network(text)
+def network(text: str, *, strict: bool = True) -> Network:
+    """A network such as 192.0.2.0/24, an IPv4-mapped one as IPv4; raises ValueError.
+
+    `strict` refuses bits behind the prefix.
+    """
+    found = ip_network(text, strict)
     if isinstance(found, IPv6Network) and found.prefixlen >= 96:
         mapped = found.network_address.ipv4_mapped
         if mapped is not None:

@@ -58,14 +58,15 @@ class State:
 
 
 def load(directory: str) -> State:
-    """Read the state; an absent one is empty. Raises `Damaged`, or `SapdError` 77."""
+    """Read the state; an absent one is empty. Raises `Damaged`, or `SapdError` 73, 77."""
     path = os.path.join(directory, _NAME)
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return State()
-    except NotADirectoryError as error:
-        raise errors.cannot_write(path, error) from None
+    except NotADirectoryError:
+        reason = "is no folder; move it away"
+        raise errors.SapdError(errors.CANT_CREATE, directory, reason) from None
     except PermissionError as error:
         raise errors.SapdError(
             errors.NO_PERMISSION, path, f"can't be read: {error.strerror}"

@@ -175,9 +175,10 @@ print(number)
 
 
 @pytest.mark.servers
-def test_no_line_is_lost_under_a_writer(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "megabytes"), [("ext4", 64), ("xfs", 320)])
+def test_no_line_is_lost_under_a_writer(tmp_path: Path, kind: str, megabytes: int) -> None:
     """2,000 lines a second, appended while 20 cuts are made."""
-    with mounted(tmp_path, "ext4", megabytes=64) as folder:
+    with mounted(tmp_path, kind, megabytes) as folder:
         log = folder / "qpopper"
         log.write_bytes(b"".join(line(number) for number in range(20_000)))
         seen: list[int] = []

@@ -16,7 +16,7 @@ ARROWS = {
     "check": {"access", "config", "errors", "files", "formats", "maillog", "state", "timestamps"},
     "config": {"errors", "formats", "relay", "timestamps"},
     "state": {"access", "errors", "files", "maillog", "relay"},
-    "access": {"errors", "files"},
+    "access": {"errors", "files", "relay"},
     "cut": {"files", "maillog"},
     "maillog": {"errors", "timestamps"},
     "formats": {"timestamps"},

@@ -409,7 +409,9 @@ def test_a_log_last_changed_before_the_window_holds_nothing(log: Path, follower:
 def test_other_logs_are_not_taken_for_rotated_ones(log: Path, name: str) -> None:
     append(log.with_name(name), 1)
     append(log, 2)
-    others = [str(log), str(log.with_name("qpopper-2"))]
+    link = log.parent.with_name(f"{log.parent.name}-link")
+    link.symlink_to(log.parent)
+    others = [str(link / log.name), str(link / "qpopper-2")]
     edge = NOW - WINDOW
     reading = Reading(str(log), None, edge, edge, Clock(NOW), others)
     assert b"".join(reading.blocks()) == line(2)

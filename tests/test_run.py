@@ -20,7 +20,7 @@ from tests.servers.unprivileged import (
     installed_for_everybody,
     let_everybody_in,
 )
-from tests.site import MAKEMAP, Site, login, noise
+from tests.site import Site, login, noise
 
 pytestmark = pytest.mark.servers
 
@@ -588,9 +588,3 @@ def test_killed_at_every_step(tmp_path: Path) -> None:
         assert outcome(site) == expected, (number, calls[number])
         shutil.rmtree(site.folder)
     assert killed > 20
-
-
-def test_makemap_is_really_used(site: Site) -> None:
-    assert subprocess.run([MAKEMAP, "-l"], capture_output=True, check=True).stdout
-    site.run()
-    assert site.entries() == {f"connect:{OWN}": "RELAY"}

@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from tests.servers.mounts import private
@@ -45,12 +44,7 @@ class Cron:
         self.process = subprocess.Popen(private(stage, script))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """End it; its jobs have ended, or end by themselves."""
         self.process.terminate()
         self.process.wait()

@@ -1,4 +1,4 @@
-"""Small file systems of a test's own: an ext4 image, or a tmpfs that is soon full."""
+"""Small file systems of a test's own: an ext4 or XFS image, or a tmpfs that is soon full."""
 
 import subprocess
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @contextmanager
 def mounted(folder: Path, kind: str, megabytes: int) -> Iterator[Path]:
-    """Mount a new file system of `kind` ("ext4" or "tmpfs") below `folder`; needs root."""
+    """Mount a new file system of `kind` ("ext4", "xfs" or "tmpfs") below `folder`; needs root."""
     point = folder / f"{kind}-mount"
     point.mkdir()
     if kind == "tmpfs":

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from itertools import count
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from tests.servers import probe
@@ -58,12 +57,7 @@ class Namespace:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """End the client and remove the namespace."""
         try:
             self.prober.kill()

@@ -7,7 +7,6 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 SHIPPED = Path(__file__).parents[2] / "examples" / "rsyslog" / "10-qpopper.conf"
@@ -61,12 +60,7 @@ class Rsyslog:
             raise RuntimeError(f"rsyslogd does not start: {output.read_text()}") from error
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Kill it."""
         self.process.kill()
         self.process.wait()
