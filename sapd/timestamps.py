@@ -1,9 +1,11 @@
 """A log's time stamps turned into UTC epoch seconds. Pure; the only importer of dateutil.
 
-Four shapes of stamp are known (`STAMPS`): RFC 3164 section 4.1.2 (`Nov 22 10:41:05`, no year, no
-zone), RFC 3339 as RFC 5424 restricts it, and qpopper's own two (its trace file's
-`Nov 22 10:41:05.123 2026`, and ctime(3)). What does not depend on generality goes past dateutil,
-because a busy log is stamped a million times and cron pays for the import every minute.
+The shapes of stamp that are known (`STAMPS`): RFC 3164 section 4.1.2 (`Nov 22 10:41:05`, no year,
+no zone; some daemons leave out the blank before a day of one digit), RFC 3339 as RFC 5424
+restricts it, and those of servers' own files: qpopper's two (`Nov 22 10:41:05.123 2026`, and
+ctime(3)), Dovecot's `2026-11-22 10:41:05`, Apple's `Nov 22 2026 10:41:05`, and multilog's TAI64N.
+What does not depend on generality goes past dateutil, because a busy log is stamped a million
+times and cron pays for the import every minute.
 """
 
 from __future__ import annotations
@@ -25,20 +27,28 @@ _MONTHS = {
 }
 _MONTH = rb"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
 
+_TIME = rb" [0-2]\d:[0-5]\d:[0-6]\d"
+
 STAMPS: dict[str, bytes] = {
-    "traditional": _MONTH + rb" [ 0-3]\d [0-2]\d:[0-5]\d:[0-6]\d",
+    "traditional": _MONTH + rb" (?:[ 0-3]\d|\d)" + _TIME,
     "rfc3339": rb"\d{4}-\d\d-\d\dT[0-2]\d:[0-5]\d:[0-6]\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)",
-    "trace": _MONTH + rb" [ 0-3]\d [0-2]\d:[0-5]\d:[0-6]\d\.\d{3} \d{4}",
-    "ctime": rb"[A-Z][a-z]{2} " + _MONTH + rb" [ 0-3]\d [0-2]\d:[0-5]\d:[0-6]\d \d{4}",
+    "trace": _MONTH + rb" [ 0-3]\d" + _TIME + rb"\.\d{3} \d{4}",
+    "ctime": rb"[A-Z][a-z]{2} " + _MONTH + rb" [ 0-3]\d" + _TIME + rb" \d{4}",
+    "iso": rb"\d{4}-\d\d-\d\d" + _TIME,
+    "apple": _MONTH + rb" [ 0-3]\d \d{4}" + _TIME,
+    "tai64n": rb"@[0-9a-f]{24}",
 }
 """The shapes as regular expressions (bytes, no groups)."""
 
 _PARTS = re.compile(rb"(.+?\d\d:\d\d):(\d\d(?:\.\d+)?)(.*)", re.DOTALL)
 _LEADING = re.compile(
-    rb"(?:<\d{1,3}>1 )?("
-    + b"|".join(STAMPS[name] for name in ("trace", "rfc3339", "traditional", "ctime"))
-    + rb")(?: |$)"
+    rb"(?:<\d{1,3}>1 |[\w-]+: )?(?:(?P<yearless>"
+    + STAMPS["traditional"]
+    + rb")|(?P<dated>"
+    + b"|".join(STAMPS[name] for name in STAMPS if name != "traditional")
+    + rb"))(?: |$)"
 )
+_TAI = 0x4000000000000000 + 10  # libtai's, and so multilog's, offset of UTC epoch seconds
 
 
 class Clock:
@@ -61,6 +71,8 @@ class Clock:
         the hour that daylight saving repeats, the later reading holds unless it lies ahead of
         now, so that a fresh login is never taken for an old one.
         """
+        if stamp[:1] == b"@":
+            return _sane(int(stamp[1:17], 16) - _TAI + int(stamp[17:], 16) / 1e9)
         parts = _PARTS.fullmatch(stamp)
         if parts is None:
             return None
@@ -76,27 +88,29 @@ class Clock:
     def of_line(self, line: bytes) -> float | None:
         """Epoch seconds of the stamp that a log line begins with, None if it has none."""
         found = _LEADING.match(line)
-        return self.epoch(found[1]) if found else None
+        return self.epoch(found["yearless"] or found["dated"]) if found else None
 
     def _minute(self, head: bytes, rest: bytes) -> float | None:
         minute = self._any_minute(head, rest)
-        return minute if minute is not None and 0 <= minute < _LAST else None
+        return None if minute is None else _sane(minute)
 
     def _any_minute(self, head: bytes, rest: bytes) -> float | None:
         try:
+            text = (head + rest).decode("ascii")
             if head[4:5] == b"-":
-                return datetime.fromisoformat((head + rest).decode("ascii")).timestamp()
-            if rest:
+                parsed = datetime.fromisoformat(text)
+                return parsed.timestamp() if parsed.tzinfo else self._local(parsed)
+            if rest or len(head.split()) == 4:  # with its year behind, or in front
                 from dateutil import parser
 
-                return self._local(parser.parse((head + rest).decode("ascii")))
+                return self._local(parser.parse(text))
             return self._without_year(head)
         except (ValueError, OverflowError):
             return None
 
     def _without_year(self, head: bytes) -> float | None:
-        month, day = _MONTHS[head[:3]], int(head[4:6])
-        hour, minute = int(head[7:9]), int(head[10:12])
+        name, number, wall = head.split()
+        month, day, hour, minute = _MONTHS[name], int(number), int(wall[:2]), int(wall[3:])
         this_year = datetime.fromtimestamp(self.now, self.zone).year
         for year in range(this_year + 1, this_year - 9, -1):
             try:
@@ -113,6 +127,10 @@ class Clock:
         return late if late <= self.now + AHEAD else early
 
 
+def _sane(epoch: float) -> float | None:
+    return epoch if 0 <= epoch < _LAST else None
+
+
 def stamp_like(line: bytes, epoch: float, zone: tzinfo | None) -> bytes:
     """A stamp for `epoch` in the shape of the one `line` begins with: traditional, or RFC 3339."""
     local = datetime.fromtimestamp(int(epoch), zone)
@@ -125,7 +143,7 @@ def stamp_like(line: bytes, epoch: float, zone: tzinfo | None) -> bytes:
 def yearless(line: bytes) -> bool:
     """Whether the stamp that a line begins with names no year."""
     found = _LEADING.match(line)
-    return found is not None and len(found[1]) == len("Nov 22 10:41:05")
+    return found is not None and found["yearless"] is not None
 
 
 def zone(name: str) -> tzinfo:
