@@ -15,8 +15,8 @@ from time import time
 from sapd import errors, files, state
 from sapd.access import Published, Sendmail, Source, untouched
 from sapd.config import Access, Config, Log
-from sapd.formats import Recogniser
 from sapd.maillog import Reading
+from sapd.recogniser import Recogniser
 from sapd.timestamps import AHEAD, Clock
 
 _HASH_MAGIC = 0x061561  # Berkeley DB, db_page.h: DB_HASHMAGIC, the fourth word of the first page

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from datetime import tzinfo
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import click
 from click.core import ParameterSource
 
 from sapd import config, errors, files, formats, maillog, run, timestamps
+from sapd.recogniser import Event, Recogniser
 
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -78,13 +81,14 @@ def _one_line(text: str) -> str:
     )
 
 
-def _say(text: str) -> None:
-    _print(_one_line(text))
+def _say(text: str, **style: Any) -> None:
+    """Print a line, in colours (as of `click.style`) only on a terminal that wants them."""
+    _print(click.style(_one_line(text), **style))
 
 
 def _print(text: str) -> None:
     try:
-        click.echo(text)
+        click.echo(text, color=False if os.environ.get("NO_COLOR") else None)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise _ReaderLeft from None
@@ -209,66 +213,140 @@ def list_command(*, as_json: bool, at: str | None, config_path: str, verbose: in
 @sapd.command("match")
 @click.argument("file", type=click.Path(allow_dash=True), metavar="[FILE|-]", default="-")
 @click.option("--format", "names", metavar="F", multiple=True, help="Format to try (repeatable).")
+@click.option("--explain", is_flag=True, help="Say of every line that is nothing why it is.")
+@click.option("--summary", is_flag=True, help="Print the counts only.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 @_common
 def match_command(
-    *, file: str, names: tuple[str, ...], as_json: bool, config_path: str, verbose: int
+    *,
+    file: str,
+    names: tuple[str, ...],
+    explain: bool,
+    summary: bool,
+    as_json: bool,
+    config_path: str,
+    verbose: int,
 ) -> None:
     """Show what each line of a log means: login, logout, connect, or nothing.
 
-    Without --format, the formats are those of the configuration, or qpopper where there is none.
+    Without --format, the formats are those of the configuration, or all where there is none.
     """
-    names, zone = _formats(file, names, config_path)
-    recogniser = formats.Recogniser(names, timestamps.Clock(time.time(), zone))
-    counts = dict.fromkeys(("login", "logout", "connect", "nothing"), 0)
-    for number, line in enumerate(_lines(file), start=1):
+    if summary and as_json:
+        raise click.UsageError("--summary and --json exclude each other.")
+    settings, directory = _formats(file, names, config_path)
+    recogniser = Recogniser(
+        settings.formats, timestamps.Clock(time.time(), settings.zone), directory
+    )
+    known = recogniser.formats  # what is wrong with one is said before the first line is read
+    counts = Counter[str]()
+    by_format = Counter[tuple[str, str]]()
+    for number, line in enumerate(_lines(file, quiet=summary), start=1):
         event = recogniser.recognise(line)
         counts[event.event if event else "nothing"] += 1
+        if event:
+            by_format[event.format, event.event] += 1
+        if summary:
+            continue
+        why = recogniser.why
+        if explain and event is None and not why:
+            from sapd.explain import miss  # a module that nothing else needs
+
+            why = miss(known, line).reason
         if as_json:
-            _print(json.dumps({"line": number, **_fields(event)}))
-        elif event is None:
-            _say(f"{number}: nothing")
+            reason = {"why": why or None} if explain else {}
+            _print(json.dumps({"line": number, **_fields(event), **reason}))
         else:
-            when = timestamps.rfc3339(event.time)
-            _say(f"{number}: {event.event} {event.address} {event.account} {when} {event.format}")
+            _say_line(number, event, why if explain else "")
     if not as_json:
-        summary = ", ".join(f"{name} {count}" for name, count in counts.items())
-        unusable = f"of no use because of its address or time {recogniser.unusable}"
-        _say(f"lines {sum(counts.values())}: {summary} ({unusable})")
+        _say_counts(counts, by_format, recogniser)
 
 
-def _lines(file: str) -> Iterator[bytes]:
+_COLOURS = {"login": "green", "logout": "cyan", "connect": "yellow"}
+
+
+def _say_line(number: int, event: Event | None, why: str) -> None:
+    reason = f" ({why})" if why else ""
+    if event is None:
+        _say(f"{number}: nothing{reason}", dim=True)
+        return
+    when, address = timestamps.rfc3339(event.time), event.address or "-"
+    text = f"{event.event} {address} {event.account or '-'} {when} {event.format}"
+    colour = "red" if event.event == "login" and event.address is None else _COLOURS[event.event]
+    _say(f"{number}: {text}{reason}", fg=colour)
+
+
+def _say_counts(
+    counts: Counter[str], by_format: Counter[tuple[str, str]], recogniser: Recogniser
+) -> None:
+    kinds = ("login", "logout", "connect", "nothing")
+    said = ", ".join(f"{kind} {counts[kind]}" for kind in kinds)
+    _say(f"lines {counts.total()}: {said}")
+    for name in dict.fromkeys(name for name, _ in sorted(by_format)):
+        events = ", ".join(
+            f"{kind} {by_format[name, kind]}" for kind in kinds if by_format[name, kind]
+        )
+        _say(f"format {name}: {events}")
+    unusable = recogniser.unusable
+    _say(
+        f"no evidence: address {unusable.address}, stamp {unusable.stamp}, cut {unusable.cut}; "
+        f"logins without an address {unusable.no_address}"
+    )
+
+
+_BIG = 8 * 1024 * 1024  # bytes; reading less takes no patience
+
+
+def _lines(file: str, *, quiet: bool) -> Iterator[bytes]:
+    """The lines of a file; with a progress bar, if it is big and nothing else is on the screen."""
     try:
         with click.open_file(file, "rb") as log:
-            yield from maillog.lines(log)
+            about = os.fstat(log.fileno())
+            if (
+                stat.S_ISREG(about.st_mode)
+                and about.st_size > _BIG
+                and sys.stderr.isatty()
+                and (quiet or not sys.stdout.isatty())
+            ):
+                with click.progressbar(length=about.st_size, file=sys.stderr) as bar:
+                    for line in maillog.lines(log):
+                        yield line
+                        if log.tell() - bar.pos > _BIG // 8:
+                            bar.update(log.tell() - bar.pos)
+                    bar.update(about.st_size - bar.pos)
+            else:
+                yield from maillog.lines(log)
     except OSError as error:
         reason = f"can't be read: {error.strerror}"
         raise errors.SapdError(errors.LOG_UNREADABLE, file, reason) from None
 
 
-def _fields(event: formats.Event | None) -> dict[str, object]:
+def _fields(event: Event | None) -> dict[str, object]:
     if event is None:
         return dict.fromkeys(("event", "format", "address", "account", "time"))
     return {**event._asdict(), "time": timestamps.rfc3339(event.time)}
 
 
-def _formats(
-    file: str, names: tuple[str, ...], config_path: str
-) -> tuple[tuple[str, ...], tzinfo | None]:
-    """The formats and the zone to match with: as asked, as configured for the file, or usual."""
-    for name in names:
-        if name not in formats.names():
-            known = ", ".join(formats.names())
-            raise click.BadParameter(f'"{name}" is none of {known}.', param_hint="--format")
+def _formats(file: str, names: tuple[str, ...], config_path: str) -> tuple[config.Log, str]:
+    """The formats and the zone to match with, as asked, as configured for the file, or usual.
+
+    Also the folder of the administrator's own formats.
+    """
     try:
-        logs = config.load(config_path).logs
+        settings = config.load(config_path)
     except errors.SapdError:
         given = click.get_current_context().get_parameter_source("config_path")
         if given is not ParameterSource.DEFAULT or os.path.exists(config_path):
             raise
-        return names or ("qpopper",), None
-    here = [log for log in logs if file != "-" and log.path == os.path.abspath(file)] or logs
-    return names or here[0].formats, here[0].zone
+        log, directory = config.Log(file, (formats.AUTO,)), config.FORMATS_DIRECTORY
+    else:
+        path = os.path.abspath(file)
+        here = [log for log in settings.logs if file != "-" and log.path == path]
+        log, directory = (here or settings.logs)[0], settings.formats_directory
+    for name in names:
+        if name not in [formats.AUTO, *formats.names(directory)]:
+            known = ", ".join([formats.AUTO, *formats.names(directory)])
+            raise click.BadParameter(f'"{name}" is none of {known}.', param_hint="--format")
+    return replace(log, formats=names or log.formats), directory
 
 
 @sapd.command("check")

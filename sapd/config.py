@@ -13,6 +13,7 @@ from sapd import errors, formats, relay, timestamps
 from sapd.relay import Network, Rules
 
 DEFAULT = "/etc/sapd/sapd.toml"
+FORMATS_DIRECTORY = "/etc/sapd/formats.d"
 _LONGEST = 366 * 86400
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -47,6 +48,7 @@ class Config:
     access: Access
     state_directory: str
     rules: Rules
+    formats_directory: str = FORMATS_DIRECTORY
 
 
 def load(path: str) -> Config:
@@ -66,8 +68,10 @@ def load(path: str) -> Config:
 
 
 def _config(top: _Table) -> Config:
-    top.only("window", "log", "access", "state", "network", "policy")
-    logs = tuple(_log(table) for table in top.tables("log"))
+    top.only("window", "formats_directory", "log", "access", "state", "network", "policy")
+    formats_directory = top.path("formats_directory", FORMATS_DIRECTORY)
+    known = formats.names(formats_directory)
+    logs = tuple(_log(table, known) for table in top.tables("log"))
     if not logs:
         top.refuse("log", "is missing; add [[log]] with the path of the POP server's log")
     access = _access(top.table("access"))
@@ -87,7 +91,7 @@ def _config(top: _Table) -> Config:
     rules = Rules(
         top.seconds("window", "30m"), tuple(windows.items()), policy.networks("never", ())
     )
-    config = Config(top.file, logs, access, directory, rules)
+    config = Config(top.file, logs, access, directory, rules, formats_directory)
     _refuse_one_file_for_two(top, config)
     return config
 
@@ -111,14 +115,15 @@ def _refuse_one_file_for_two(top: _Table, config: Config) -> None:
         seen[real] = role
 
 
-def _log(table: _Table) -> Log:
+def _log(table: _Table, known: list[str]) -> Log:
     table.only("path", "formats", "timezone", "keep_lines", "cut_above")
     path = table.path("path")
     names = table.texts("formats", ("qpopper",))
-    known = formats.names()
     for name in names:
-        if name not in known:
+        if name not in [formats.AUTO, *known]:
             table.refuse("formats", f'has no format "{name}"{_nearest(name, known)}')
+    if formats.AUTO in names and len(names) > 1:
+        table.refuse("formats", f'has "{formats.AUTO}", which stands for all, beside others')
     if not names:
         table.refuse("formats", f"is empty; known are {', '.join(known)}")
     zone = None

@@ -1,161 +1,284 @@
-"""A log line turned into a login, a logout, a connect, or nothing. Pure.
+"""What POP and IMAP servers write, as data: one TOML file a format. Loading checks it.
 
-What a server writes is data: one TOML file a format in `popformats/`. This module knows only how
-a line is framed: by syslog (RFC 3164's traditional form with either stamp, or RFC 5424 section 6),
-or by the server's own file.
+The formats that come with sapd lie in `popformats/`. A file of the same shape in the folder that
+the setting `formats_directory` names adds one, or replaces the one of the same name. Its keys:
 
-A line is evidence only if the POP server wrote every byte of it that matters (compare
-CVE-2001-1075): patterns are bytes, must match the whole line, and stand behind the program's name,
-so that no text which a stranger can choose, in a sender's address or an account that does not
-exist, is taken for a login.
+`description`, `source`   one line for people; the versions, files and documents it was made from
+`programs`                the names that stand before the message in syslog; `*` is any part of one
+`pid`                     whether `[123]` follows the name: "always" (default), "never" or "maybe"
+`own_file`                regular expressions for what stands before the message in the server's
+                          own file, with a stamp's shape in braces: `{traditional} `
+`cut_at`                  bytes; where the server's logger cuts long messages, and a stranger can
+                          choose where: one that long, and those behind it for a while, are no
+                          evidence
+`inherit`                 a format of sapd's own, for every key that is left out
+
+and for each kind of line a table `[[line]]`:
+
+`event`                   "login", "logout" or "connect"; where a login names no address, it is that
+                          of the `connect` by the same process
+`needles`                 texts of which every such line has one: they are looked for first
+`pattern`                 a regular expression for the whole message, both ends included, with the
+                          groups `account` (and `domain`) and `address`; `(?P<_x>` is free
+`example`                 a message that it fits
 """
 
 from __future__ import annotations
 
+import os
 import re
+import time
 import tomllib
+import warnings
 from collections.abc import Iterator, Sequence
-from functools import cached_property
-from ipaddress import IPv6Address, ip_address
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
-from sapd.timestamps import STAMPS, Clock
+from sapd import errors
+from sapd.timestamps import STAMPS
+
+AUTO = "auto"
+"""Stands for all formats, for people who don't know what they run."""
 
 LONGEST = 1000
-"""Bytes. Loggers cut long messages, and a cut line may end where a stranger wants it to end."""
+"""Bytes of a line. Loggers cut long messages, and a cut line may end where a stranger wants."""
 
-_FOLDER = Path(__file__).with_name("popformats")
-_SD_ELEMENT = rb'\[[^\s=\]"]+(?: [^\s=\]"]+="(?:[^"\\\]]|\\.)*")*\]'
+_SHIPPED = Path(__file__).with_name("popformats")
+_PIDS = ("always", "never", "maybe")
+_EVENTS = ("login", "logout", "connect")
+_GROUPS = ("account", "domain", "address")
+_SLOW = 0.02  # seconds for one line; a sound pattern takes a thousandth of that
 
 
-class Event(NamedTuple):
-    """What a line says; `time` is UTC epoch seconds, `address` as `ipaddress` writes it."""
+class Line(NamedTuple):
+    """One kind of line: what to look for first, and the pattern of the whole message."""
 
     event: str
-    format: str
-    address: str
-    account: str
-    time: float
+    needles: tuple[bytes, ...]
+    pattern: re.Pattern[bytes]
+    example: bytes
 
 
-class _Pattern(NamedTuple):
-    needle: bytes
-    event: str
-    format: str
-    line: re.Pattern[bytes]
+@dataclass(frozen=True)
+class Format:
+    """What one server writes; see the keys above."""
+
+    name: str
+    description: str
+    file: str
+    program_names: tuple[str, ...]
+    programs: re.Pattern[bytes]
+    pid: str
+    own_file: tuple[re.Pattern[bytes], ...]
+    cut_at: int | None
+    lines: tuple[Line, ...]
+
+    @property
+    def joins(self) -> bool:
+        """Whether logins may take their address from an earlier line of the process."""
+        return any(line.event == "connect" for line in self.lines)
 
 
-def names() -> list[str]:
-    """The known formats, in alphabetical order."""
-    return sorted(file.stem for file in _FOLDER.glob("*.toml"))
+def names(directory: str | None = None) -> list[str]:
+    """The known formats, in alphabetical order; raises `SapdError` if the folder can't be read."""
+    return sorted({file.stem for folder in _folders(directory) for file in _files(folder)})
 
 
-def _load(name: str) -> list[_Pattern]:
-    wanted = _read(name)
-    programs = b"|".join(re.escape(program.encode()) for program in wanted["programs"])
-    either = b"(?P<stamp>" + STAMPS["traditional"] + b"|" + STAMPS["rfc3339"] + b")"
-    heads = [
-        either + rb" \S+ (?:" + programs + rb")\[\d+\]: ",
-        rb"<\d{1,3}>1 (?P<stamp>" + STAMPS["rfc3339"] + rb") \S+ (?:" + programs + rb") \d+ \S+ "
-        rb"(?:-|(?:" + _SD_ELEMENT + rb")+) {1,2}",
-    ]
-    for head in wanted.get("own_file", []):
-        own = head.encode()
-        for shape, pattern in STAMPS.items():
-            own = own.replace(b"{%s}" % shape.encode(), b"(?P<stamp>" + pattern + b")")
-        heads.append(own)
-    return [
-        _Pattern(
-            line["needle"].encode(),
-            line["event"],
-            name,
-            re.compile(head + line["pattern"].encode()),
-        )
-        for line in wanted["line"]
-        for head in heads
-    ]
+def chosen(wanted: Sequence[str], directory: str | None = None) -> list[Format]:
+    """Load the formats of these names, of all names for `AUTO`, in that order.
 
-
-def _read(name: str) -> dict[str, Any]:
-    with (_FOLDER / f"{name}.toml").open("rb") as file:
-        read = tomllib.load(file)
-    return {**_read(read["inherit"]), **read} if "inherit" in read else read
-
-
-def parse_address(text: bytes) -> str | None:
-    """The address in its usual spelling, an IPv4-mapped one as IPv4; None if it is none."""
-    try:
-        ip = ip_address(text.decode("ascii"))
-    except ValueError:
-        return None
-    mapped = ip.ipv4_mapped if isinstance(ip, IPv6Address) else None
-    return str(mapped or ip)
-
-
-class Recogniser:
-    """Recognises the lines of the given formats; of two that fit a line, the first wins.
-
-    `unusable` counts lines that fit a pattern but hold no valid address or no valid time.
+    Raises `SapdError` 78 that names file and key of what is wrong with one.
     """
+    every = names(directory) if AUTO in wanted else wanted
+    return [load(name, directory) for name in every]
 
-    def __init__(self, formats: Sequence[str], clock: Clock) -> None:
-        """Take the formats, whose names must be among `names()`."""
-        self._formats = formats
-        self._clock = clock
-        self.unusable = 0
 
-    @cached_property
-    def _by_needle(self) -> dict[bytes, list[_Pattern]]:
-        """The patterns, compiled when there is a line to look at: in most minutes there is none."""
-        found: dict[bytes, list[_Pattern]] = {}
-        for name in self._formats:
-            for pattern in _load(name):
-                found.setdefault(pattern.needle, []).append(pattern)
-        return found
+@lru_cache(maxsize=100)
+def load(name: str, directory: str | None = None) -> Format:
+    """Load one format, and try out one that doesn't come with sapd; raises `SapdError` 78."""
+    for folder in _folders(directory):
+        file = folder / f"{name}.toml"
+        if file in _files(folder):
+            return _Reader(file, folder == _SHIPPED).format()
+    reason = f"no format of this name; known are {', '.join(names(directory))}"
+    raise errors.SapdError(errors.BAD_CONFIG, name, reason)
 
-    def recognise(self, line: bytes) -> Event | None:
-        """What one line says, its newline included or, at the end of a rotated log, missing.
 
-        Without the newline the line may be half a line, so it counts only if something follows
-        the address: `192.0.2.1` may have been going to be `192.0.2.10`.
-        """
-        whole, text = line.endswith(b"\n"), line.removesuffix(b"\n")
-        if len(text) >= LONGEST:
-            return None
-        for needle, patterns in self._by_needle.items():
-            if needle not in text:
-                continue
-            for pattern in patterns:
-                found = pattern.line.fullmatch(text)
-                if found is None:
-                    continue
-                if not whole and found.end("address") == len(text):
-                    return None
-                address = parse_address(found["address"])
-                time = self._clock.epoch(found["stamp"])
-                if address is None or time is None:
-                    self.unusable += 1
-                    return None
-                account = found["account"].decode("utf-8", "surrogateescape")
-                return Event(pattern.event, pattern.format, address, account, time)
-        return None
+def _folders(directory: str | None) -> list[Path]:
+    return [*([Path(directory)] if directory else []), _SHIPPED]
 
-    def events(self, block: bytes) -> Iterator[Event]:
-        """The events of a block of whole lines, in the order of its lines.
 
-        Looks for the needles in the block at once, and at the lines that hold one: in a mail log
-        shared with an MTA few lines do.
-        """
-        starts = set()
-        for needle in self._by_needle:
-            at = block.find(needle)
-            while at >= 0:
-                starts.add(block.rfind(b"\n", 0, at) + 1)
-                end = block.find(b"\n", at)
-                at = block.find(needle, end) if end >= 0 else -1
-        for start in sorted(starts):
-            end = block.find(b"\n", start)
-            event = self.recognise(block[start : end + 1] if end >= 0 else block[start:])
-            if event is not None:
-                yield event
+def _files(folder: Path) -> list[Path]:
+    """The formats in a folder, which need not exist; hidden files and editors' copies are none."""
+    try:
+        found = [folder / name for name in os.listdir(folder)]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        reason = f"can't be read: {error.strerror}"
+        raise errors.SapdError(errors.BAD_CONFIG, str(folder), reason) from None
+    return [file for file in found if file.suffix == ".toml" and not file.name.startswith(".")]
+
+
+class _Reader:
+    """Turns one file into a `Format`."""
+
+    def __init__(self, file: Path, shipped: bool) -> None:
+        self.file = file
+        self.shipped = shipped
+
+    def format(self) -> Format:
+        read = self._toml(self.file)
+        if "inherit" in read:
+            base = _SHIPPED / f"{read['inherit']}.toml"
+            if base not in _files(_SHIPPED):
+                self._refuse("inherit", f'is "{read["inherit"]}", which is no format of sapd\'s')
+            read = {**self._toml(base), **read}
+        known = ("description", "source", "programs", "pid", "own_file", "cut_at", "inherit")
+        self._only("", read, (*known, "line"))
+        programs = self._texts(read, "", "programs")
+        heads = self._texts(read, "", "own_file")
+        if not programs and not heads:
+            self._refuse("programs", "is missing; name the programs as syslog does")
+        cut_at = read.get("cut_at")
+        if cut_at is not None and (type(cut_at) is not int or cut_at < 1):
+            self._refuse("cut_at", "must be a number of bytes")
+        lines = read.get("line")
+        if not isinstance(lines, list) or not lines:
+            self._refuse("line", "is missing; add [[line]] with event, needles, pattern, example")
+        return Format(
+            name=self.file.stem,
+            description=self._text(read, "", "description"),
+            file=str(self.file),
+            program_names=tuple(programs),
+            programs=re.compile(b"|".join(_glob(program) for program in programs) or rb"(?!)"),
+            pid=self._one_of(read.get("pid", "always"), "pid", _PIDS),
+            own_file=tuple(self._head(head) for head in heads),
+            cut_at=cut_at,
+            lines=tuple(self._line(f"line {n}", line) for n, line in zip(count(1), lines)),
+        )
+
+    def _toml(self, file: Path) -> dict[str, Any]:
+        try:
+            with file.open("rb") as opened:
+                return tomllib.load(opened)
+        except OSError as error:
+            reason = f"can't be read: {error.strerror}"
+        except (ValueError, RecursionError) as error:
+            reason = f"is not TOML: {error}"
+        raise errors.SapdError(errors.BAD_CONFIG, str(file), reason)
+
+    def _line(self, where: str, read: Any) -> Line:
+        if not isinstance(read, dict):
+            self._refuse("line", "must be one or more tables, as [[line]]")
+        self._only(f"{where}: ", read, ("event", "needles", "pattern", "example"))
+        event = self._one_of(read.get("event"), f"{where}: event", _EVENTS)
+        needles = self._texts(read, f"{where}: ", "needles")
+        if not needles or "" in needles:
+            self._refuse(f"{where}: needles", "must name a text that every such line holds")
+        pattern = self._compiled(self._text(read, f"{where}: ", "pattern"), f"{where}: pattern")
+        groups = set(pattern.groupindex)
+        for group in groups:
+            if group not in _GROUPS and not group.startswith("_"):
+                known = ", ".join(_GROUPS)
+                self._refuse(f"{where}: pattern", f'has a group "{group}"; known are {known}')
+        if pattern.groups > len(groups):
+            self._refuse(f"{where}: pattern", "has a group without a name; write (?:...)")
+        for needed in {"connect": ["address"]}.get(event, ["account"]):
+            if needed not in groups:
+                self._refuse(f"{where}: pattern", f"needs a group (?P<{needed}>...)")
+        example = self._text(read, f"{where}: ", "example").encode()
+        line = Line(event, tuple(needle.encode() for needle in needles), pattern, example)
+        if not self.shipped:
+            self._try_out(where, line)
+        return line
+
+    def _try_out(self, where: str, line: Line) -> None:
+        """Do what the tests do for the shipped formats: does it fit, how long can it take."""
+        if line.pattern.fullmatch(line.example) is None:
+            self._refuse(f"{where}: example", "does not fit the pattern")
+        if not any(needle in line.example for needle in line.needles):
+            self._refuse(f"{where}: needles", "has no text that is in the example")
+        if takes_long(line.pattern, line.example):
+            reason = f"takes too long on a line made to that end, over {_SLOW} s; simplify it"
+            self._refuse(f"{where}: pattern", reason)
+
+    def _head(self, text: str) -> re.Pattern[bytes]:
+        own = text
+        for shape, pattern in STAMPS.items():
+            own = own.replace(f"{{{shape}}}", f"(?P<stamp>{pattern.decode()})")
+        head = self._compiled(own, "own_file")
+        if "stamp" not in head.groupindex:
+            shapes = ", ".join(f"{{{shape}}}" for shape in STAMPS)
+            self._refuse("own_file", f"needs one stamp, as {shapes}: {text}")
+        return head
+
+    def _compiled(self, text: str, where: str) -> re.Pattern[bytes]:
+        """The pattern in brackets of its own, so that `a|b` has both ends anchored, too."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # of what may mean something else one day
+                return re.compile(b"(?:" + text.encode() + b")")
+        except (re.error, Warning, OverflowError, RecursionError) as error:
+            self._refuse(where, f"is no regular expression: {error}")
+
+    def _refuse(self, key: str, why: str) -> NoReturn:
+        raise errors.SapdError(errors.BAD_CONFIG, str(self.file), f"{key} {why}")
+
+    def _only(self, where: str, read: dict[str, Any], known: Sequence[str]) -> None:
+        for key in read:
+            if key not in known:
+                self._refuse(f"{where}{key}", f"is no key; known are {', '.join(known)}")
+
+    def _one_of(self, value: Any, where: str, known: Sequence[str]) -> str:
+        if value not in known:
+            self._refuse(where, f"is {value!r}; it must be one of {', '.join(known)}")
+        return str(value)
+
+    def _text(self, read: dict[str, Any], where: str, key: str) -> str:
+        value = read.get(key)
+        if not isinstance(value, str) or not value:
+            self._refuse(f"{where}{key}", 'must be a text in quotes, as "..."')
+        return str(value)
+
+    def _texts(self, read: dict[str, Any], where: str, key: str) -> list[str]:
+        value = read.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            self._refuse(f"{where}{key}", 'must be a list of texts, as ["..."]')
+        return list(value)
+
+
+def _glob(program: str) -> bytes:
+    r"""A program's name as a pattern; `*` is no blank, slash, bracket or colon."""
+    return rb"[^\s/\[\]:]*".join(re.escape(part.encode()) for part in program.split("*"))
+
+
+def takes_long(pattern: re.Pattern[bytes], example: bytes) -> bool:
+    """Whether a stranger's line of less than `LONGEST` bytes may keep a pattern busy.
+
+    Every part of the example is repeated, in growing numbers, so that the exponential ones are
+    found before they take for ever, and spoilt at the end, so that every way is tried.
+    """
+    for line in _hostile(example):
+        if _seconds(pattern, line) > _SLOW and _seconds(pattern, line) > _SLOW:  # not by chance
+            return True
+    return False
+
+
+def _hostile(example: bytes) -> Iterator[bytes]:
+    parts = list(re.finditer(rb"\w+|\W", example))
+    for times in (12, 16, 20, 24, 28, 64, 128, 256, 512, LONGEST):
+        for part in parts:
+            many = (part[0] * times)[:times]
+            head = example[: part.start()] + many
+            for rest in (example[part.end() :] + b"\0", b" \0"):
+                yield (head + rest)[: LONGEST - 2] + b"\0"
+
+
+def _seconds(pattern: re.Pattern[bytes], line: bytes) -> float:
+    start = time.perf_counter()
+    pattern.fullmatch(line)
+    return time.perf_counter() - start

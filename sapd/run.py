@@ -12,12 +12,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Container, Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
 from sapd import access, cut, errors, files, relay, state, timestamps
 from sapd.config import Config, Log
-from sapd.formats import Recogniser
 from sapd.maillog import Position, Reading
+from sapd.recogniser import Context, Recogniser
 from sapd.timestamps import AHEAD, Clock
 
 
@@ -120,16 +121,20 @@ class _Pass:
         self.before = _pairs(was.stuck.open if was.stuck else self._open_claims(was.refused))
         paths = {log.path for log in self.config.logs}
         was.positions = {path: at for path, at in was.positions.items() if path in paths}
+        was.contexts = {path: of for path, of in was.contexts.items() if path in paths}
         if was.time > self.now + AHEAD or was.time < was.latest <= self.now:
             # The clock was set back, or is right again: meanwhile addresses may have been closed
             # too early, and logins taken for old or for ahead of now.
             was.positions.clear()
+            was.contexts.clear()
             self.saved = ""
 
     def _read(self, log: Log) -> bool:
         """Merge a log's new logins; whether it could be read."""
         clock = Clock(self.now, log.zone)
-        recogniser = Recogniser(log.formats, clock)
+        # A copy: where the reading fails, its lines are read again, and mean the same again.
+        context = deepcopy(self.state.contexts.get(log.path, Context()))
+        recogniser = Recogniser(log.formats, clock, self.config.formats_directory, context)
         reading = Reading(
             log.path,
             self.state.positions.get(log.path),
@@ -145,6 +150,8 @@ class _Pass:
                     if event.event != "login":
                         continue
                     logins += 1
+                    if event.address is None:
+                        continue
                     if event.time > self.now + AHEAD:
                         ahead += 1
                     else:
@@ -155,13 +162,17 @@ class _Pass:
         except Exception as error:
             self.report.problems.append(errors.bug(error))  # the other logs, and expiry, go on
             return False
+        unusable = recogniser.unusable
         counts = (
             f"{reading.bytes_read} bytes, {reading.lines_read} lines, {logins} logins, "
-            f"{ahead} ahead of now, {recogniser.unusable} unusable"
+            f"{ahead} ahead of now, {unusable.no_address} without an address; "
+            f"unusable: {unusable.address} addresses, {unusable.stamp} stamps, {unusable.cut} cut"
         )
         self.report.actions.append(("read", f"{log.path}: {counts}"))
         if reading.position is not None:
             self.state.positions[log.path] = reading.position
+        context.expire(self.now)
+        self.state.contexts[log.path] = context
         if ahead and log.path not in self.state.ahead:
             self.report.warnings.append(
                 (

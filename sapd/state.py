@@ -1,9 +1,11 @@
-"""What a run leaves for the next one: `state.json`, version 1, mode 0600.
+"""What a run leaves for the next one: `state.json`, version 2, mode 0600.
 
 JSON that a person can read. Times are UTC epoch seconds, offsets bytes; an anchor's bytes stand
-as Latin-1 text, each character one byte. A file that is damaged, or of a version this program does
-not know, is never half used and never overwritten: `Damaged` says why, `set_aside` renames it, and
-the next pass rebuilds everything still inside the window from the log.
+as Latin-1 text, each character one byte. Version 1 is read as well: it had no `contexts`.
+
+A file that is damaged, or of a version this program does not know, is never half used and never
+overwritten: `Damaged` says why, `set_aside` renames it, and the next pass rebuilds everything still
+inside the window from the log.
 """
 
 from __future__ import annotations
@@ -19,9 +21,10 @@ from typing import Any
 from sapd import errors, files
 from sapd.access import Published
 from sapd.maillog import Cursor, Position
+from sapd.recogniser import Context
 from sapd.relay import Claims
 
-VERSION = 1
+VERSION = 2
 _NAME = "state.json"
 _FOREVER = 200_000_000_000  # seconds: the year 8307
 
@@ -43,13 +46,15 @@ class State:
     """Everything that is kept between runs.
 
     `time` is when the state last changed, `latest` the latest such time: the clock may have been
-    set back. `refused` says why an address that logged in is not opened, `ahead` names the logs
-    whose stamps lie ahead of now, `stuck` tells of a map that could not be published.
+    set back. `contexts` has, for each log, what its lines say about later ones. `refused` says why
+    an address that logged in is not opened, `ahead` names the logs whose stamps lie ahead of now,
+    `stuck` tells of a map that could not be published.
     """
 
     time: float = 0
     latest: float = 0
     positions: dict[str, Position] = field(default_factory=dict)
+    contexts: dict[str, Context] = field(default_factory=dict)
     claims: Claims = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     ahead: set[str] = field(default_factory=set)
@@ -131,7 +136,7 @@ def to_text(state: State) -> str:
     """The state as JSON, one address or log a line."""
     sections = []
     for name, value in _to_json(state).items():
-        if isinstance(value, dict) and name in ("logs", "claims", "refused"):
+        if isinstance(value, dict) and name in ("logs", "contexts", "claims", "refused"):
             rows = ",\n".join(f"  {json.dumps(key)}: {json.dumps(of)}" for key, of in value.items())
             text = "{\n" + rows + "\n }" if rows else "{}"
         else:
@@ -146,6 +151,11 @@ def _to_json(state: State) -> dict[str, Any]:
         "time": state.time,
         "latest": state.latest,
         "logs": {path: _position_to_json(where) for path, where in state.positions.items()},
+        "contexts": {
+            path: {"connects": context.connects, "cut": context.cut}
+            for path, context in state.contexts.items()
+            if context.connects or context.cut
+        },
         "claims": state.claims,
         "refused": state.refused,
         "ahead": sorted(state.ahead),
@@ -162,13 +172,16 @@ def _to_json(state: State) -> dict[str, Any]:
 
 
 def _from_json(read: Any) -> State:
-    if read["version"] != VERSION:
+    if read["version"] == 1:
+        read["contexts"] = {}
+    elif read["version"] != VERSION:
         raise ValueError(f"is of version {read['version']!r}, this program knows {VERSION}")
     published = read["published"]
     return State(
         time=_number(read["time"]),
         latest=_number(read["latest"]),
         positions={_text(path): _position(where) for path, where in read["logs"].items()},
+        contexts={_text(path): _context(of) for path, of in read["contexts"].items()},
         claims={
             _address(address): {_text(account): _number(t) for account, t in accounts.items()}
             for address, accounts in read["claims"].items()
@@ -194,6 +207,16 @@ def _stuck(read: Any) -> Stuck:
             _address(address): [_text(account) for account in _list(accounts)]
             for address, accounts in read["open"].items()
         },
+    )
+
+
+def _context(read: Any) -> Context:
+    return Context(
+        {
+            _text(key): (_address(address), _number(time))
+            for key, (address, time) in read["connects"].items()
+        },
+        {_text(key): _natural(left) for key, left in read["cut"].items()},
     )
 
 

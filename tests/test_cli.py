@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -212,9 +213,114 @@ def test_match() -> None:
         "4: nothing",
         "5: nothing",
         f"6: login 192.0.2.11 bob {stamp} qpopper",
-        "lines 6: login 2, logout 1, connect 0, nothing 3 (of no use because of its address or "
-        "time 1)",
+        "lines 6: login 2, logout 1, connect 0, nothing 3",
+        "format qpopper: login 2, logout 1",
+        "no evidence: address 1, stamp 0, cut 0; logins without an address 0",
     ]
+
+
+def test_match_summary() -> None:
+    done = sapd("match", "--summary", text=LOG)
+    assert done.stdout.splitlines() == [
+        "lines 6: login 2, logout 1, connect 0, nothing 3",
+        "format qpopper: login 2, logout 1",
+        "no evidence: address 1, stamp 0, cut 0; logins without an address 0",
+    ]
+    done = sapd("match", "--summary", "--json", text=LOG)
+    assert done.returncode == 2
+    assert "--summary and --json exclude each other" in done.stderr
+
+
+def test_match_explains() -> None:
+    head = "Nov 22 10:41:05 mx1"
+    lines = [
+        "nothing\n",
+        f"{head} sshd[7]: nothing\n",
+        f'{head} popper[7]: (v4) POP login by user "b b" at (h) 192.0.2.1\n',
+        f'{head} popper[7]: (v4) POP login by user "bob" at (h) 999.0.2.1\n',
+        f'{head} popper[7]: (v4) POP login by user "bob" at (h) 192.0.2.1\n',
+        f"{head} popper[7]: hello\n",
+    ]
+    done = sapd("match", "--format", "qpopper", "--explain", text="".join(lines))
+    said = done.stdout.splitlines()
+    assert said[:4] == [
+        "1: nothing (it does not begin as a line of syslog does)",
+        '2: nothing (its program, "sshd", is none of in.qpopper, in.qpopper -s, in.qpopper-s, '
+        "popper, popper -s, popper-s …)",
+        '3: nothing (it is qpopper\'s, but no login because of " b" at (h) 192.0.2.1"; one reads: '
+        '(v4.0.5) POP login by user "bob" at (h.example.net) 192.0.2.10 [pop_log.c:244])',
+        '4: nothing ("999.0.2.1" is no address)',
+    ]
+    assert said[4].startswith("5: login 192.0.2.1 bob ")
+    assert said[5] == "6: nothing (it is qpopper's, but none of its events)"
+    done = sapd("match", "--format", "popa3d", "--explain", "--json", text="".join(
+        [f"{head} popa3d[7]: Authentication passed for bob\n", f"{head} popa3d[7]: hello\n"]
+    ))  # fmt: skip
+    first, second = (json.loads(line) for line in done.stdout.splitlines())
+    assert (first["event"], first["address"], first["account"]) == ("login", None, "bob")
+    assert first["why"] == "neither it nor an earlier line of the same process names an address"
+    assert second["event"] is None
+    assert second["why"] == "it is popa3d's, but none of its events"
+
+
+def test_match_knows_all_formats_where_nothing_is_configured() -> None:
+    head = "Nov 22 10:41:05 mx1"
+    text = (
+        f"{head} popa3d[7]: Session from 192.0.2.1\n"
+        f"{head} popa3d[7]: Authentication passed for bob\n"
+        f"{head} pop3d: LOGIN, user=eve, ip=[::ffff:192.0.2.2], port=[1]\n"
+        f'{head} popper[7]: (v4) POP login by user "eve" at (h) 192.0.2.3\n'
+    )
+    said = sapd("match", text=text).stdout.splitlines()
+    assert said[1].startswith("2: login 192.0.2.1 bob ")
+    assert said[2].startswith("3: login 192.0.2.2 eve ")
+    assert said[3].startswith("4: login 192.0.2.3 eve ")
+    assert said[4:] == [
+        "lines 4: login 3, logout 0, connect 1, nothing 0",
+        "format courier: login 1",
+        "format popa3d: login 1, connect 1",
+        "format qpopper: login 1",
+        "no evidence: address 0, stamp 0, cut 0; logins without an address 0",
+    ]
+
+
+def on_a_terminal(command: list[str], **env: str) -> bytes:
+    """What a command writes whose standard output and error are a terminal."""
+    terminal, end = os.openpty()
+    done = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=end, stderr=end, env={**os.environ, **env}
+    )
+    os.close(end)
+    said = b""
+    with suppress(OSError):  # EIO: the last writer is gone
+        while data := os.read(terminal, 65536):
+            said += data
+    os.close(terminal)
+    assert done.wait(60) == 0
+    return said
+
+
+def test_match_in_colours_on_a_terminal(tmp_path: Path) -> None:
+    file = tmp_path / "log"
+    file.write_text(LOG)
+    command = [sys.executable, "-m", "sapd", "match", str(file)]
+    said = on_a_terminal(command)
+    assert b"\x1b[32m2: login 192.0.2.10 bob " in said
+    assert b"\x1b[2m1: nothing\x1b[0m" in said
+    assert b"b\\x1bb" in said  # the log's own escapes stay out
+    assert b"\x1b" not in on_a_terminal(command, NO_COLOR="1")
+    assert "\x1b" not in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_match_shows_its_progress_through_a_big_file(tmp_path: Path) -> None:
+    file = tmp_path / "log"
+    file.write_text(login("192.0.2.1") * 120_000)
+    command = [sys.executable, "-m", "sapd", "match", "--summary", str(file)]
+    said = on_a_terminal(command)
+    assert b"100%" in said
+    assert b"lines 120000: login 120000" in said
+    file.write_text(login("192.0.2.1"))
+    assert b"%" not in on_a_terminal(command)
 
 
 def test_match_json(tmp_path: Path) -> None:

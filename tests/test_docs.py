@@ -50,7 +50,7 @@ TABLES = ["log", "access", "state", "network", "policy"]
 
 def test_settings(tmp_path: Path) -> None:
     known = {table: known_settings(tmp_path, table) for table in TABLES}
-    assert known_settings(tmp_path, "") == {"window", *TABLES}
+    assert known_settings(tmp_path, "") == {"window", "formats_directory", *TABLES}
     documented: dict[str, set[str]] = {"": set()}
     table = ""
     for name in re.findall(r"^\| `([^`]+)` \|", section("Settings"), re.MULTILINE):
@@ -59,7 +59,7 @@ def test_settings(tmp_path: Path) -> None:
             documented[table] = set()
         else:
             documented[table].add(name)
-    assert documented == {"": {"window"}, **known}
+    assert documented == {"": {"window", "formats_directory"}, **known}
 
 
 def test_the_example_shows_every_setting(tmp_path: Path) -> None:
@@ -83,8 +83,14 @@ def test_modules_and_formats() -> None:
     named = set(re.findall(r"`(\w+)`", "".join(rows)))
     modules = {path.stem for path in (ROOT / "sapd").glob("*.py")} - {"__init__", "__main__"}
     assert named == modules
-    for name in formats.names():
-        assert f"`{name}`" in section("Settings")
+    documented = re.findall(r"^\| `([\w-]+)` \|", section("Formats"), re.MULTILINE)
+    assert sorted(documented) == formats.names()
+
+
+def test_the_format_of_ones_own_works(tmp_path: Path) -> None:
+    (example,) = re.findall(r"```toml\n(.*?)```", section("Formats"), re.DOTALL)
+    (tmp_path / "ourpop.toml").write_text(example)
+    assert formats.load("ourpop", str(tmp_path)).lines[0].event == "login"
 
 
 def test_links_lead_somewhere() -> None:

@@ -1,221 +1,244 @@
-"""What a line means, and what no text that a stranger chooses can make it mean."""
+"""Formats as data: what comes with sapd, and what an administrator may add."""
 
-import json
+import re
+import time
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from sapd import formats
-from sapd.formats import Event, Recogniser
+from sapd import errors, formats
+from sapd.formats import Format
+from sapd.recogniser import Recogniser, framed, frames
 from sapd.timestamps import Clock, moment
+from tests import samples
 
-NOW = moment("2026-11-22T12:00:00Z", None)
-LOGS = Path(__file__).with_name("logs")
-LEFT_OUT = {"patched"}  # a third party's patch, which logs without a pid
+NOW = moment("2026-11-22T20:00:00Z", None)
 
-
-def recogniser(*names: str) -> Recogniser:
-    return Recogniser(names or ("qpopper",), Clock(NOW))
-
-
-def recognise(line: str | bytes, *names: str) -> Event | None:
-    data = line if isinstance(line, bytes) else line.encode("utf-8", "surrogateescape")
-    return recogniser(*names).recognise(data + b"\n")
-
-
-def samples() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (LOGS / "qpopper.jsonl").read_text().splitlines()]
-
-
-@pytest.mark.parametrize("row", samples(), ids=lambda row: str(row["line"])[:60])
-def test_samples(row: dict[str, Any]) -> None:
-    event = recognise(row["line"])
-    if row["event"] in ("login", "logout") and row.get("variant") not in LEFT_OUT:
-        assert event is not None
-        assert (event.event, event.address, event.account, event.format) == (
-            row["event"], row["ip"], row["user"], "qpopper",
-        )  # fmt: skip
-    else:
-        assert event is None
-    by_stats = recognise(row["line"], "qpopper-stats")
-    if row.get("variant") == "session-summary" and row["ip"]:
-        assert by_stats is not None
-        assert (by_stats.event, by_stats.address, by_stats.account) == (
-            "login", row["ip"], row["user"],
-        )  # fmt: skip
-    else:
-        assert by_stats is None
+GOOD = {
+    "description": '"a server of our own"',
+    "programs": '["ourpop"]',
+    "line": """
+[[line]]
+event = "login"
+needles = ["hello "]
+pattern = 'hello (?P<account>\\S+) at (?P<address>\\S*)'
+example = 'hello bob at 192.0.2.10'
+""",
+}
+LINE = b"Nov 22 10:41:05 mx1 ourpop[4242]: hello eve at 192.0.2.77\n"
 
 
-def test_every_pattern_has_a_sample() -> None:
-    lines = [row["line"].encode("utf-8", "surrogateescape") for row in samples()]
-    for name in formats.names():
-        patterns = formats._load(name)
-        used = {
-            pattern.needle
-            for pattern in patterns
-            if any(pattern.line.fullmatch(line) for line in lines)
-        }
-        assert used == {pattern.needle for pattern in patterns}
+def write(folder: Path, name: str = "ours", **changes: str) -> Path:
+    """Write a format; a change of "" leaves the key out."""
+    folder.mkdir(exist_ok=True)
+    keys = {**GOOD, **changes}
+    tables = keys.pop("line")
+    file = folder / f"{name}.toml"
+    text = "".join(f"{key} = {value}\n" for key, value in keys.items() if value)
+    file.write_text(text + tables)
+    return file
 
 
-def test_both_formats_read_stats_lines_alike() -> None:
+def shipped() -> list[Format]:
+    return [formats.load(name) for name in formats.names()]
+
+
+def test_the_formats_are_those_that_have_samples() -> None:
+    assert formats.names() == samples.folders()
+
+
+@pytest.mark.parametrize("name", formats.names())
+def test_every_pattern_needle_and_own_head_has_a_sample(name: str) -> None:
+    format = formats.load(name)
+    texts = [samples.data(row).removesuffix(b"\n") for row in samples.rows(name)]
+    messages = [frame.message for text in texts for frame in frames(format, text)]
+    for kind in format.lines:
+        fitting = [message for message in messages if kind.pattern.fullmatch(message)]
+        assert fitting, kind.pattern.pattern
+        assert all(any(needle in message for needle in kind.needles) for message in fitting)
+    if name == "qpopper-stats":
+        texts += [samples.data(row) for row in samples.rows("qpopper")]  # it inherits the heads
+    for head in format.own_file:
+        assert any(head.match(text) for text in texts), head.pattern
+
+
+@pytest.mark.parametrize("name", formats.names())
+def test_examples_fit_and_patterns_are_fast(name: str) -> None:
+    for kind in formats.load(name).lines:
+        found = kind.pattern.fullmatch(kind.example)
+        assert found is not None
+        assert any(needle in kind.example for needle in kind.needles)
+        assert set(kind.pattern.groupindex) >= {"account"} or kind.event == "connect"
+        assert not formats.takes_long(kind.pattern, kind.example)
+
+
+@pytest.mark.parametrize("name", formats.names())
+def test_every_needle_is_of_use(name: str) -> None:
+    texts = [samples.data(row) for row in samples.rows(name)]
+    for kind in formats.load(name).lines:
+        for needle in kind.needles:
+            assert needle in kind.example or any(needle in text for text in texts), needle
+
+
+def test_qpoppers_formats_read_stats_lines_alike() -> None:
     stats = [
-        {pattern.line.pattern for pattern in formats._load(name) if pattern.needle == b"Stats: "}
+        {kind.pattern.pattern for kind in formats.load(name).lines if b"Stats: " in kind.needles}
         for name in ("qpopper", "qpopper-stats")
     ]
     assert stats[0] == stats[1]
 
 
-@pytest.mark.parametrize("name", formats.names())
-def test_what_sendmail_logs_of_a_strangers_text_is_no_login(name: str) -> None:
-    log = (LOGS / "sendmail_injection.log").read_bytes()
-    assert log.count(b"\n") > 200
-    assert list(recogniser(name).events(log)) == []
-
-
-HEADS = [
-    "Nov 22 10:41:05 mx1 {}[4242]: ",
-    "2026-11-22T10:41:05.123456+00:00 mx1 {}[4242]: ",
-    "<149>1 2026-11-22T10:41:05.123456+00:00 mx1 {} 4242 - -  ",
-    '<149>1 2026-11-22T10:41:05Z mx1 {} 4242 ID7 [a@1 x="y"][b@1] ',
-]
-LOGIN = '(v4.0.5) POP login by user "bob" at (h.example) 192.0.2.10'
-
-
-@pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize(
-    "program",
-    ["popper", "qpopper", "in.qpopper", "popper-s", "qpopper -s", "in.qpopper-s"],
-)
-def test_every_tag_and_frame(head: str, program: str) -> None:
-    for suffix in ("", " [pop_log.c:244]", " [pop_log.c:7]"):
-        event = recognise(head.format(program) + LOGIN + suffix)
+def test_a_file_in_a_folder_is_a_format(tmp_path: Path) -> None:
+    assert "ours" not in formats.names(str(tmp_path))
+    write(tmp_path)
+    assert "ours" in formats.names(str(tmp_path))
+    assert "qpopper" in formats.names(str(tmp_path))
+    for wanted in (["ours"], ["qpopper", "ours"], ["auto"]):
+        event = Recogniser(wanted, Clock(NOW), str(tmp_path)).recognise(LINE)
         assert event is not None
-        assert (event.event, event.address, event.account) == ("login", "192.0.2.10", "bob")
-        assert int(event.time) == moment("2026-11-22T10:41:05Z", None)
+        assert event[:4] == ("login", "ours", "192.0.2.77", "eve")
+
+
+def test_a_file_replaces_the_shipped_format_of_its_name(tmp_path: Path) -> None:
+    write(tmp_path, "qpopper")
+    recogniser = Recogniser(["qpopper"], Clock(NOW), str(tmp_path))
+    event = recogniser.recognise(LINE)
+    assert event is not None
+    assert event.format == "qpopper"
+    qpopper = 'Nov 22 10:41:05 mx1 popper[1]: (v4) POP login by user "bob" at (h) 192.0.2.10\n'
+    assert recogniser.recognise(qpopper.encode()) is None
+
+
+def test_a_file_may_inherit_from_a_shipped_format(tmp_path: Path) -> None:
+    write(tmp_path, "qpopper", programs='["mypopper"]', inherit='"qpopper"', line="")
+    recogniser = Recogniser(["qpopper"], Clock(NOW), str(tmp_path))
+    line = 'Nov 22 10:41:05 mx1 mypopper[1]: (v4) POP login by user "bob" at (h) 192.0.2.10\n'
+    assert recogniser.recognise(line.encode()) is not None
+    assert recogniser.recognise(line.replace("mypopper", "popper").encode()) is None
+
+
+def test_no_folder_and_other_files_in_it_are_nothing(tmp_path: Path) -> None:
+    assert formats.names(str(tmp_path / "none")) == formats.names()
+    (tmp_path / "ours.toml~").write_text("x")
+    (tmp_path / ".ours.toml").write_text("x")
+    (tmp_path / "README").write_text("x")
+    assert formats.names(str(tmp_path)) == formats.names()
+    with pytest.raises(errors.SapdError, match="can't be read: Not a directory"):
+        formats.names(str(tmp_path / "README"))
+
+
+LOOP = GOOD["line"].replace("\\S+", "(?:\\w+\\s?)*")
 
 
 @pytest.mark.parametrize(
-    "line",
+    ("changes", "says"),
     [
-        "Nov 22 10:41:05 mx1 popper: " + LOGIN,  # no pid
-        "Nov 22 10:41:05 mx1 xpopper[1]: " + LOGIN,
-        "Nov 22 10:41:05 mx1 popper[1]:  " + LOGIN,
-        "Nov 22 10:41:05 mx1 popper[1]: " + LOGIN + " ",
-        "Nov 22 10:41:05 mx1 popper[1]: " + LOGIN + "\r",
-        "Nov 22 10:41:05 mx1 popper[1]: x" + LOGIN,
-        "Nov 22 10:41:05 mx1 popper[1]: " + LOGIN + " [pop_pass.c:244]",
-        " Nov 22 10:41:05 mx1 popper[1]: " + LOGIN,
-        "Nov 22 10:41:05 mx1 sm-mta[1]: popper[1]: " + LOGIN,
-        "Nov 22 10:41:05 mx1 sm-mta[1]: Nov 22 10:41:05 mx1 popper[1]: " + LOGIN,
-        'Nov 22 10:41:05 mx1 popper[1]: (v4) POP login by user "b b" at (h) 192.0.2.10',
-        'Nov 22 10:41:05 mx1 popper[1]: (v4) POP login by user "b" at (h h) 192.0.2.10',
-        'Nov 22 10:41:05 mx1 popper[1]: (v4) POP login by user "b at (h) 192.0.2.10',
-        "<149>1 Nov 22 10:41:05 mx1 popper 4242 - -  " + LOGIN,
-        "<149>1 2026-11-22T10:41:05Z mx1 popper - - -  " + LOGIN,
-        "Nov 22 10:41:05 mx1 popper 4242 - -  " + LOGIN,
+        ({"description": ""}, "description must be a text"),
+        ({"programs": '"x"'}, "programs must be a list of texts"),
+        ({"programs": ""}, "programs is missing"),
+        ({"pid": '"often"'}, "pid is 'often'; it must be one of always, never, maybe"),
+        ({"pid": "[]"}, "pid is"),
+        ({"cut_at": "0"}, "cut_at must be a number of bytes"),
+        ({"cut_at": "true"}, "cut_at must be a number of bytes"),
+        ({"own_file": "['x ']"}, "own_file needs one stamp, as {traditional}, {rfc3339}"),
+        ({"own_file": "['{iso} {iso} ']"}, "own_file is no regular expression: redefinition"),
+        ({"inherit": '"nothing"'}, 'inherit is "nothing", which is no format of sapd\'s'),
+        ({"programme": '["x"]'}, "programme is no key; known are description, "),
+        ({"line": ""}, "line is missing"),
+        ({"line": "line = 3"}, "line is missing"),
+        ({"line": "line = [3]"}, "line must be one or more tables"),
+        ({"line": GOOD["line"].replace("login", "hello")}, "line 1: event is 'hello'"),
+        ({"line": GOOD["line"].replace("needles", "needle")}, "line 1: needle is no key"),
+        ({"line": GOOD["line"].replace('"hello "', "")}, "line 1: needles must name a text"),
+        ({"line": GOOD["line"].replace('"hello "', '""')}, "line 1: needles must name a text"),
+        ({"line": GOOD["line"].replace('"hello "', '"bye"')}, "line 1: needles has no text that"),
+        ({"line": GOOD["line"].replace("(?P<account>", "(")}, "line 1: pattern has a group with"),
+        ({"line": GOOD["line"].replace("(?P<account>", "(?:")}, "pattern needs a group (?P<acc"),
+        (
+            {"line": GOOD["line"].replace("account", "acount")},
+            'pattern has a group "acount"; known',
+        ),
+        ({"line": GOOD["line"].replace("hello (", "hello ((")}, "pattern is no regular expression"),
+        ({"line": GOOD["line"].replace("hello (", "[[a]](")}, "Possible nested set"),
+        ({"line": GOOD["line"].replace("hello (", "(?i)hello (")}, "global flags not at the start"),
+        (
+            {"line": GOOD["line"].replace(" at 192", " from 192")},
+            "example does not fit the pattern",
+        ),
+        ({"line": GOOD["line"].replace("example", "sample")}, "line 1: sample is no key"),
+        ({"line": LOOP}, "line 1: pattern takes too long"),
+        (
+            {"line": GOOD["line"].replace('"login"', '"connect"').replace("address", "_x")},
+            "pattern needs a group (?P<address>...)",
+        ),
     ],
 )
-def test_almost_is_not_enough(line: str) -> None:
-    assert recognise(line) is None
+def test_what_is_wrong_with_a_file_is_said(
+    tmp_path: Path, changes: dict[str, str], says: str
+) -> None:
+    file = write(tmp_path, **changes)
+    with pytest.raises(errors.SapdError, match=re.escape(says)) as raised:
+        formats.load("ours", str(tmp_path))
+    assert raised.value.status == errors.BAD_CONFIG
+    assert raised.value.subject == str(file)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"x", b"x = ", b"[" * 10_000, b""])
+def test_a_file_that_is_no_toml_is_said(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "ours.toml").write_bytes(content)
+    with pytest.raises(errors.SapdError, match=r"ours.toml: "):
+        formats.load("ours", str(tmp_path))
+    (tmp_path / "ours.toml").unlink()
+    (tmp_path / "ours.toml").mkdir()
+    with pytest.raises(errors.SapdError, match=r"ours.toml: can't be read: Is a directory"):
+        formats.load("ours", str(tmp_path))
+
+
+def test_an_unknown_name_is_said() -> None:
+    with pytest.raises(errors.SapdError, match="qpoper: no format of this name; known are apple"):
+        formats.load("qpoper")
 
 
 @pytest.mark.parametrize(
-    ("text", "address"),
+    "pattern",
     [
-        ("2001:DB8::7", "2001:db8::7"),
-        ("::ffff:192.0.2.10", "192.0.2.10"),
-        ("999.999.999.999", None),
-        ("192.0.2.010", None),
-        ("192.0.2", None),
-        ("3232235777", None),
-        (":::", None),
+        rb"(?P<account>(?:\w+)+) at (?P<address>\S*)",
+        rb"hello (?P<account>(?:\w|\w\w)*) at (?P<address>\S*)",
+        rb"hello (?P<account>.*.*.*.*) at (?P<address>.*)",
+        rb"(?P<account>(?:.|\s)*) at (?P<address>.*)",
     ],
 )
-def test_addresses_are_those_that_ipaddress_takes(text: str, address: str | None) -> None:
-    found = recogniser()
-    event = found.recognise(
-        HEADS[0].format("popper").encode() + LOGIN[:-10].encode() + text.encode() + b"\n"
-    )
-    assert (event.address if event else None) == address
-    assert found.unusable == (address is None)
+def test_patterns_that_a_line_can_keep_busy_are_found_soon(pattern: bytes) -> None:
+    start = time.monotonic()
+    assert formats.takes_long(re.compile(pattern), b"hello bob at 192.0.2.10")
+    assert time.monotonic() - start < 20  # not a speed: without the growing lengths it never ends
 
 
-def test_a_cut_message_is_no_evidence() -> None:
-    head, tail = HEADS[0].format("popper"), '" at (h) 192.0.2.10'
-    for length, expected in ((999, True), (1000, False), (5000, False)):
-        line = head + '(v4) POP login by user "'
-        line += "b" * (length - len(line) - len(tail)) + tail
-        assert len(line) == length
-        assert (recognise(line) is not None) == expected
+def test_an_alternative_is_anchored_at_both_ends(tmp_path: Path) -> None:
+    line = GOOD["line"].replace("hello (", "x|hello (")
+    write(tmp_path, line=line)
+    recogniser = Recogniser(["ours"], Clock(NOW), str(tmp_path))
+    assert recogniser.recognise(LINE) is not None
+    assert recogniser.recognise(LINE.replace(b": hello", b": x hello")) is None
+    assert recogniser.recognise(LINE.replace(b".77", b".77 x")) is None
 
 
-def test_half_a_line_counts_only_if_the_address_is_whole() -> None:
-    line = (HEADS[0].format("popper") + LOGIN).encode()
-    assert recogniser().recognise(line) is None
-    assert recogniser().recognise(line + b" [pop_log.c:244]") is not None
-    assert recogniser().recognise(line + b"\n") is not None
-
-
-def test_a_block_gives_its_events_in_order() -> None:
-    head = HEADS[0].format("popper")
-    lines = [
-        head + "Stats: bob 0 0 0 0 h 192.0.2.1",
-        head + LOGIN,
-        "noise",
-        head + '(v4) POP login by user "POP" at (h) 192.0.2.3',
-        "Stats: POP login by user Stats: ",
-        head + "Stats: eve 0 0 0 0 h 192.0.2.2",
-    ]
-    events = list(recogniser().events("\n".join(lines).encode() + b"\n"))
-    assert [event.address for event in events] == [
-        "192.0.2.1", "192.0.2.10", "192.0.2.3", "192.0.2.2",
-    ]  # fmt: skip
-    assert list(recogniser().events(b"")) == []
-
-
-STRANGE = st.one_of(
-    st.text(st.characters(codec="utf-8", exclude_characters="\n"), max_size=80),
-    st.sampled_from(
-        [
-            LOGIN,
-            'x" at (h) 6.6.6.6',
-            'bob" at (h) 6.6.6.6 [pop_log.c:244]',
-            "Stats: bob 0 0 0 0 h 6.6.6.6",
-            "6.6.6.6) 6.6.6.6",
-            HEADS[0].format("popper") + LOGIN.replace("192.0.2.10", "6.6.6.6"),
-        ]
-    ),
+@pytest.mark.parametrize(
+    ("glob", "program", "fits"),
+    [
+        ("*/imap*", "cyrus/imaps", True),
+        ("*/imap*", "a/b/imap", False),
+        ("*/imap*", "sm-mta", False),
+        ("perdition.*", "perdition.imap4", True),
+        ("perdition.*", "perditionximap4", False),
+        ("pop.d", "popxd", False),
+        ("*", "a b", False),
+    ],
 )
-
-
-@given(account=STRANGE, name=STRANGE)
-def test_no_text_of_a_stranger_yields_another_address(account: str, name: str) -> None:
-    socket = "203.0.113.9"
-    failures = [
-        f'{account} at {name} ({socket}): -ERR [AUTH] Password supplied for "{account}" is '
-        "incorrect. [pop_pass.c:1290]",
-        f"[AUTH] Failed attempted login to {account} from host ({name}) {socket}",
-        f"Possible probe of account {account} from host {name} ({socket}) [pop_quit.c:36]",
-        f'(v4.0.5) Servicing request from "{name}" at {socket} [pop_init.c:1109]',
-        f"(v4.0.5) Timeout (120 secs) during nw read from {account} at {name} ({socket})",
-        f"Excessive user name length (400); truncated to 64: {account}",
-    ]
-    successes = [
-        f'(v4.0.5) POP login by user "{account}" at ({name}) {socket} [pop_log.c:244]',
-        f"Stats: {account} 0 0 0 0 {name} {socket}",
-        f"[drac]: login by {account} from host {name} ({socket}) [drac.c:55]",
-    ]
-    for head in HEADS:
-        for name_ in ("qpopper", "qpopper-stats"):
-            for text in failures:
-                event = recognise(head.format("popper") + text, name_)
-                assert event is None or event.address == socket
-                assert event is None or event.event != "login" or account == LOGIN
-            for text in successes:
-                event = recognise(head.format("popper") + text, name_)
-                assert event is None or event.address == socket
+def test_stars_in_programs(tmp_path: Path, glob: str, program: str, fits: bool) -> None:
+    write(tmp_path, programs=f'["{glob}"]')
+    line = LINE.replace(b"ourpop", program.encode())
+    assert framed(line.removesuffix(b"\n")) is not None
+    event = Recogniser(["ours"], Clock(NOW), str(tmp_path)).recognise(line)
+    assert (event is not None) == fits

@@ -8,18 +8,25 @@ PACKAGE = Path(__file__).parents[1] / "sapd"
 ARROWS = {
     "__init__": set(),
     "__main__": {"cli"},
-    "cli": {"check", "config", "errors", "files", "formats", "maillog", "run", "timestamps"},
-    "run": {
-        "access", "config", "cut", "errors", "files", "formats", "maillog", "relay", "state",
+    "cli": {
+        "check", "config", "errors", "explain", "files", "formats", "maillog", "recogniser", "run",
         "timestamps",
     },
-    "check": {"access", "config", "errors", "files", "formats", "maillog", "state", "timestamps"},
+    "run": {
+        "access", "config", "cut", "errors", "files", "maillog", "recogniser", "relay", "state",
+        "timestamps",
+    },
+    "check": {
+        "access", "config", "errors", "files", "maillog", "recogniser", "state", "timestamps",
+    },
+    "explain": {"formats", "recogniser"},
     "config": {"errors", "formats", "relay", "timestamps"},
-    "state": {"access", "errors", "files", "maillog", "relay"},
+    "state": {"access", "errors", "files", "maillog", "recogniser", "relay"},
     "access": {"errors", "files", "relay"},
     "cut": {"files", "maillog"},
     "maillog": {"errors", "timestamps"},
-    "formats": {"timestamps"},
+    "recogniser": {"formats", "timestamps"},
+    "formats": {"errors", "timestamps"},
     "files": {"errors"},
     "relay": set(),
     "timestamps": set(),

@@ -34,8 +34,9 @@ def test_sapd_accepts_the_commented_configuration(tmp_path: Path, text: str, sou
 
 
 def test_the_commented_configuration_names_every_format() -> None:
-    for name in formats.names():
-        assert f'"{name}"' in EXAMPLE.read_text()
+    text = EXAMPLE.read_text()
+    for name in [*formats.names(), formats.AUTO]:
+        assert f'"{name}"' in text, name
 
 
 def test_the_readme_names_both_commands_and_ci_runs_the_second() -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import stat
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from sapd import errors, files, state
 from sapd.access import Published
 from sapd.maillog import Cursor, Position
+from sapd.recogniser import Context
 from sapd.state import State, Stuck
 
 FULL = State(
@@ -23,6 +25,11 @@ FULL = State(
             Cursor(300, bytes(range(256))), Cursor(5, b"x\n"), 12, Cursor(3, b"abc")
         ),
         "/var/log/mail.log": Position(),
+    },
+    contexts={
+        "/var/log/mail.log": Context(
+            {"mx1 popa3d[7]": ("192.0.2.1", 1e9 + 0.25)}, {"mx1 pop3d": 16384}
+        )
     },
     claims={"192.0.2.1": {"bob": 1e9, "\udcff\n": 1.5}, "2001:db8::7": {"eve": 2.0}},
     refused={"192.0.2.1": 'access line 1 says "x"'},
@@ -52,9 +59,16 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
 
 def test_it_is_plain_json(tmp_path: Path) -> None:
     read = json.loads(state.to_text(FULL))
-    assert read["version"] == 1
+    assert read["version"] == 2
     assert read["claims"]["192.0.2.1"]["bob"] == 1e9
     assert read["logs"]["/var/log/qpopper"]["offset"] == 300
+
+
+def test_version_1_is_read(tmp_path: Path) -> None:
+    read = json.loads(state.to_text(FULL))
+    del read["contexts"]
+    put(tmp_path, json.dumps({**read, "version": 1}))
+    assert state.load(str(tmp_path)) == replace(FULL, contexts={})
 
 
 def replaced(*path: str, by: object) -> str:
@@ -69,9 +83,9 @@ def replaced(*path: str, by: object) -> str:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "{", "[]", "null", "3", '"x"', "{}", '{"version": 1}', b"\xff\xfe",
+        "", "{", "[]", "null", "3", '"x"', "{}", '{"version": 1}', '{"version": 2}', b"\xff\xfe",
         "[" * 100_000, state.to_text(FULL)[:-20], "\0" * 100,
-        replaced("version", by=2), replaced("version", by=0), replaced("version", by="1"),
+        replaced("version", by=3), replaced("version", by=0), replaced("version", by="1"),
         replaced("time", by=10**400), replaced("time", by=-1), replaced("stuck", by="x"),
         replaced("stuck", "since", by=None), replaced("stuck", "open", by={"192.0.2.1": "bob"}),
         replaced("latest", by=None), replaced("logs", "/var/log/qpopper", "offset", by=10**30),
@@ -91,6 +105,12 @@ def replaced(*path: str, by: object) -> str:
         replaced("claims", "192.0.2", by={"bob": 1}),
         replaced("claims", "2001:DB8::7", by={"bob": 1}),
         replaced("refused", by=["192.0.2.1"]), replaced("ahead", by="x"), replaced("ahead", by=[1]),
+        replaced("contexts", by=[]), replaced("contexts", by={"/log": {}}),
+        replaced("contexts", "/var/log/mail.log", "connects", by={"mx1 x[7]": ["evil", 1]}),
+        replaced("contexts", "/var/log/mail.log", "connects", by={"mx1 x[7]": ["192.0.2.1"]}),
+        replaced("contexts", "/var/log/mail.log", "connects", by={"mx1 x[7]": ["192.0.2.1", "x"]}),
+        replaced("contexts", "/var/log/mail.log", "cut", by=["mx1 pop3d"]),
+        replaced("contexts", "/var/log/mail.log", "cut", by={"mx1 pop3d": -1}),
         replaced("published", by=[]), replaced("published", "database", by="x"),
         replaced("published", "wanted", by=None),
     ],

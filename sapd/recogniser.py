@@ -1,0 +1,324 @@
+"""A log line turned into a login, a logout, a connect, or nothing. Pure.
+
+A line is evidence only if the POP server wrote every byte of it that matters (compare
+CVE-2001-1075): what stands before the message must name the program, and a format's pattern must
+fit the whole message, so that no text which a stranger can choose, in a sender's address or an
+account that does not exist, is taken for a login.
+
+This module knows how a line is framed: by syslog (RFC 3164's traditional form with either stamp,
+or RFC 5424 section 6), or as a format says for the server's own file. Two wrappers around the
+message are syslog daemons' own: Solaris' `[ID 210418 mail.info] `, and rsyslogd's `message
+repeated 3 times: [ ...]` ($RepeatedMsgReduction).
+
+What a line means may depend on earlier ones, which the `Context` remembers from run to run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from ipaddress import IPv6Address, ip_address
+from typing import NamedTuple
+
+from sapd import formats
+from sapd.formats import LONGEST, Format, Line
+from sapd.timestamps import STAMPS, Clock
+
+DAY = 86400
+"""Seconds that a connect waits for its login."""
+
+CUT_BEHIND = 16 * 1024
+"""Bytes of a program's messages behind one that its logger has cut, which may hold the rest of it.
+
+Courier's logger reads through two buffers of 4,096 bytes in turn: the rest of a cut message was
+seen 54 lines and 3,167 bytes behind it. Four times the buffer, because pieces that look short may
+have been cut, too.
+"""
+
+_ORDER = 2.0  # seconds by which a login's stamp may lie before its connect's
+_MOST_CONNECTS = 20_000  # of one log, waiting; strangers may leave as many as they like
+_SD_ELEMENT = rb'\[[^\s=\]"]+(?: [^\s=\]"]+="(?:[^"\\\]]|\\.)*")*\]'
+_PROGRAM = rb"(?P<program>[^\[\]:]{1,64}?)"
+_SYSLOG = re.compile(
+    rb"(?P<stamp>" + STAMPS["traditional"] + b"|" + STAMPS["rfc3339"] + rb") (?P<host>\S+) "
+    rb"" + _PROGRAM + rb"(?:\[(?P<pid>\d+)\])?: (?P<message>.*)",
+    re.DOTALL,
+)
+_RFC5424 = re.compile(
+    rb"<\d{1,3}>1 (?P<stamp>" + STAMPS["rfc3339"] + rb") (?P<host>\S+) "
+    rb"" + _PROGRAM + rb" (?P<pid>\d+|-) \S+ (?:-|(?:" + _SD_ELEMENT + rb")+) {1,2}(?P<message>.*)",
+    re.DOTALL,
+)
+_WRAPPERS = (
+    re.compile(rb"\[ID \d+ [a-z0-9]+\.[a-z]+\] (?P<message>.*)", re.DOTALL),
+    re.compile(rb"message repeated \d+ times: \[ (?P<message>.*)\]", re.DOTALL),
+)
+
+
+class Event(NamedTuple):
+    """What a line says; `time` is UTC epoch seconds, `address` as `ipaddress` writes it.
+
+    `address` is None where neither the line nor an earlier one of the same process names it. Such
+    a login opens nothing.
+    """
+
+    event: str
+    format: str
+    address: str | None
+    account: str
+    time: float
+
+
+class Framed(NamedTuple):
+    """A line's parts: who wrote the message where (empty in a server's own file), and when."""
+
+    stamp: bytes
+    host: bytes
+    program: bytes
+    pid: bytes
+    message: bytes
+
+
+@dataclass
+class Context:
+    """What earlier lines of a log say about later ones.
+
+    `connects` are half-seen sessions, {"host program[pid]": (address, UTC epoch seconds)};
+    `cut` is for each "host program" whose logger has cut a message how many more bytes of its
+    messages may hold the rest, {"host program": bytes}.
+    """
+
+    connects: dict[str, tuple[str, float]] = field(default_factory=dict)
+    cut: dict[str, int] = field(default_factory=dict)
+
+    def expire(self, now: float) -> None:
+        """Drop connects that have waited for a day, or whose stamps lie that far ahead."""
+        self.connects = {
+            key: (address, time)
+            for key, (address, time) in self.connects.items()
+            if abs(now - time) <= DAY
+        }
+
+
+@dataclass
+class Unusable:
+    """How many lines fitted a pattern, but are no evidence, by what is wrong with them.
+
+    `cut` may be the rest of a message whose head a stranger wrote; `no_address` are logins.
+    """
+
+    address: int = 0
+    stamp: int = 0
+    cut: int = 0
+    no_address: int = 0
+
+
+def parse_address(text: bytes) -> str | None:
+    """The address in its usual spelling, an IPv4-mapped one as IPv4; None if it is none.
+
+    vpopmail writes an underscore for each colon of an IPv6 address (vchkpw.c).
+    """
+    try:
+        ip = ip_address(text.replace(b"_", b":").decode("ascii"))
+    except ValueError:
+        return None
+    if isinstance(ip, IPv6Address):
+        if ip.scope_id is not None:
+            return None
+        return str(ip.ipv4_mapped or ip)
+    return str(ip)
+
+
+def framed(text: bytes) -> Framed | None:
+    """Take syslog's frame off a line; None if it has none."""
+    found = _SYSLOG.fullmatch(text) or _RFC5424.fullmatch(text)
+    if found is None:
+        return None
+    message = found["message"]
+    for wrapper in _WRAPPERS:
+        if inner := wrapper.fullmatch(message):
+            message = inner["message"]
+    pid = found["pid"] or b"-"
+    return Framed(found["stamp"], found["host"], found["program"], pid, message)
+
+
+def _writes(format: Format, line: Framed) -> bool:
+    """Whether a line's frame is that of one of the format's programs."""
+    if format.programs.fullmatch(line.program) is None:
+        return False
+    return format.pid == "maybe" or (format.pid == "always") == (line.pid != b"-")
+
+
+class Recogniser:
+    """Recognises the lines of the given formats; of two that fit a line, the first wins.
+
+    `unusable` counts lines that are no evidence, `why` says it of the last line that was one.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        clock: Clock,
+        directory: str | None = None,
+        context: Context | None = None,
+    ) -> None:
+        """Load nothing yet; names and folder are those of `formats.chosen`."""
+        self._names = names
+        self._clock = clock
+        self._directory = directory
+        self.context = context if context is not None else Context()
+        self.unusable = Unusable()
+        self.why = ""
+
+    @cached_property
+    def formats(self) -> list[Format]:
+        """The formats, loaded when there is a line to look at: in most minutes there is none."""
+        return formats.chosen(self._names, self._directory)
+
+    @cached_property
+    def _by_needle(self) -> dict[bytes, list[tuple[Format, Line]]]:
+        found: dict[bytes, list[tuple[Format, Line]]] = {}
+        for format in self.formats:
+            for line in format.lines:
+                for needle in line.needles:
+                    found.setdefault(needle, []).append((format, line))
+        return found
+
+    @cached_property
+    def _cutting(self) -> list[tuple[Format, int]]:
+        return [(format, format.cut_at) for format in self.formats if format.cut_at is not None]
+
+    def recognise(self, line: bytes) -> Event | None:
+        """What one line says, its newline included or, at the end of a rotated log, missing.
+
+        Without the newline the line may be half a line, so it counts only if something follows
+        the address: `192.0.2.1` may have been going to be `192.0.2.10`. Raises `SapdError` 78 if
+        a format can't be loaded.
+        """
+        whole, text = line.endswith(b"\n"), line.removesuffix(b"\n")
+        self.why = ""
+        cut = self._note_cut(text) if self._cutting else False
+        if len(text) >= LONGEST:
+            self.why = f"it is {len(text)} bytes long; from {LONGEST} on a logger may have cut it"
+            return None
+        for needle, candidates in self._by_needle.items():
+            if needle not in text:
+                continue
+            for format, kind in candidates:
+                for frame in frames(format, text):
+                    found = kind.pattern.fullmatch(frame.message)
+                    if found is not None:
+                        return self._event(format, kind, frame, found, whole, cut)
+        return None
+
+    def _event(
+        self,
+        format: Format,
+        kind: Line,
+        frame: Framed,
+        found: re.Match[bytes],
+        whole: bool,
+        cut: bool,
+    ) -> Event | None:
+        groups = found.groupdict()
+        named = groups.get("address")
+        if cut and format.cut_at is not None:
+            self.unusable.cut += 1
+            self.why = "it may be the rest of a message whose head a stranger wrote"
+            return None
+        if not whole and (named is None or found.end("address") == len(frame.message)):
+            self.why = "its end is missing"
+            return None
+        time = self._clock.epoch(frame.stamp)
+        if time is None:
+            self.unusable.stamp += 1
+            self.why = f'"{_text(frame.stamp)}" is no time'
+            return None
+        address = None if named is None else parse_address(named)
+        if named is not None and address is None:
+            self.unusable.address += 1
+            self.why = f'"{_text(named)}" is no address'
+            return None
+        if format.joins:
+            address = self._joined(kind, frame, address, time)
+        if kind.event == "login" and address is None:
+            self.unusable.no_address += 1
+            self.why = "neither it nor an earlier line of the same process names an address"
+        account = _text(groups.get("account") or b"")
+        if groups.get("domain"):
+            account += f"@{_text(groups['domain'])}"
+        return Event(kind.event, format.name, address, account, time)
+
+    def _joined(self, kind: Line, frame: Framed, address: str | None, time: float) -> str | None:
+        """The address of a line, its own or its connect's; a connect serves for one login."""
+        key = f"{_text(frame.host)} {_text(frame.program)}[{_text(frame.pid)}]"
+        waiting = self.context.connects
+        if kind.event == "connect" and address is not None:
+            waiting.pop(key, None)
+            waiting[key] = (address, time)
+            if len(waiting) > _MOST_CONNECTS:
+                del waiting[next(iter(waiting))]  # the oldest
+        elif kind.event == "login":
+            connect = waiting.pop(key, None)
+            if address is None and connect and -_ORDER <= time - connect[1] <= DAY:
+                return connect[0]
+        return address
+
+    def _note_cut(self, text: bytes) -> bool:
+        """Whether this line may be the rest of another; remember how long others may be."""
+        for format, cut_at in self._cutting:
+            for frame in frames(format, text):
+                key = f"{_text(frame.host)} {_text(frame.program)}"
+                left = self.context.cut.pop(key, 0)
+                if len(frame.message) >= cut_at:
+                    self.context.cut[key] = CUT_BEHIND
+                    return True
+                if left > len(frame.message):
+                    self.context.cut[key] = left - len(frame.message)
+                return left > 0
+        return False
+
+    def events(self, block: bytes) -> Iterator[Event]:
+        """The events of a block of whole lines, in the order of its lines.
+
+        Looks for the needles in the block at once, and at the lines that hold one: in a mail log
+        shared with an MTA few lines do.
+        """
+        starts = set()
+        if self._cutting and (self.context.cut or _has_long(block, self._cutting)):
+            starts = {0, *(found.end() for found in re.finditer(rb"\n", block))} - {len(block)}
+        else:
+            for needle in self._by_needle:
+                at = block.find(needle)
+                while at >= 0:
+                    starts.add(block.rfind(b"\n", 0, at) + 1)
+                    end = block.find(b"\n", at)
+                    at = block.find(needle, end) if end >= 0 else -1
+        for start in sorted(starts):
+            end = block.find(b"\n", start)
+            event = self.recognise(block[start : end + 1] if end >= 0 else block[start:])
+            if event is not None:
+                yield event
+
+
+def frames(format: Format, text: bytes) -> Iterator[Framed]:
+    """Take the frame off a line, if it is one that the format's programs write."""
+    frame = framed(text)
+    if frame is not None and _writes(format, frame):
+        yield frame
+    for head in format.own_file:
+        if found := head.match(text):
+            groups = found.groupdict(b"")
+            yield Framed(
+                groups["stamp"], b"", groups.get("program", b""), b"-", text[found.end() :]
+            )
+
+
+def _has_long(block: bytes, cutting: Sequence[tuple[Format, int]]) -> bool:
+    return max(map(len, block.split(b"\n"))) >= min(cut_at for _, cut_at in cutting)
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")

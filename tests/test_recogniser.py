@@ -1,0 +1,465 @@
+"""What a line means, and what no text that a stranger chooses can make it mean."""
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sapd import formats
+from sapd.recogniser import CUT_BEHIND, DAY, Context, Event, Recogniser
+from sapd.timestamps import Clock, moment
+from tests import samples
+from tests.samples import Row
+
+NOW = moment("2026-11-22T20:00:00Z", None)
+EVERYONE = [*formats.names(), formats.AUTO]
+
+
+def recogniser(*names: str, context: Context | None = None) -> Recogniser:
+    return Recogniser(names or ("qpopper",), Clock(NOW), None, context)
+
+
+def recognise(line: str | bytes, *names: str) -> Event | None:
+    data = line if isinstance(line, bytes) else line.encode("utf-8", "surrogateescape")
+    return recogniser(*names).recognise(data + b"\n")
+
+
+def differs(row: Row, event: Event | None) -> bool:
+    """Whether a sample means something else than it should."""
+    if row["event"] in ("login", "logout") and row.get("variant") not in samples.LEFT_OUT:
+        wanted = (row["event"], row["ip"], row["user"])
+        found = event and (event.event, event.address, event.account)
+        return bool(found != wanted)
+    if event is None:
+        return False
+    if event.event == "connect":
+        return bool(event.address != row["ip"])
+    if event.event == "logout":
+        return "unauthenticated_session" not in row
+    return event.address is not None  # a left-out variant
+
+
+AS_AUTO = sorted({*samples.folders()} - {"qpopper-stats"})  # where both fit, qpopper is first
+
+
+@pytest.mark.parametrize(
+    ("wanted", "name"),
+    [(name, name) for name in samples.folders()] + [(formats.AUTO, name) for name in AS_AUTO],
+)
+def test_samples(wanted: str, name: str) -> None:
+    wrong = []
+    for log in samples.logs(name):
+        found = recogniser(wanted)
+        for row in log:
+            event = found.recognise(samples.data(row))
+            patched = event is not None and event.format == "qpopper-patched"
+            if differs({**row, "variant": None} if patched else row, event):
+                wrong.append((row["event"], row["user"], row["ip"], event, row["line"]))
+    assert wrong == []
+
+
+@pytest.mark.parametrize("name", formats.names())
+def test_no_format_takes_other_servers_lines_for_a_login_from_elsewhere(name: str) -> None:
+    rows = [row for folder in samples.folders() for row in samples.rows(folder)]
+    found = recogniser(name)
+    wrong = []
+    for row in rows + samples.strangers():
+        event = found.recognise(samples.data(row))
+        if event is not None and event.event == "login":
+            by_stats = name == "qpopper-stats" and row.get("variant") == "session-summary"
+            if (row["event"] != "login" and not by_stats) or event.address not in (None, row["ip"]):
+                wrong.append((event, row["line"]))
+    assert wrong == []
+
+
+@pytest.mark.parametrize("name", EVERYONE)
+def test_what_sendmail_logs_of_a_strangers_text_is_no_login(name: str) -> None:
+    log = (samples.STRANGERS / "sendmail_injection.log").read_bytes()
+    assert log.count(b"\n") > 200
+    assert list(recogniser(name).events(log)) == []
+    found = recogniser(name)
+    assert [found.recognise(line + b"\n") for line in log.split(b"\n")] == [None] * 254
+
+
+@pytest.mark.parametrize("name", samples.folders())
+def test_a_block_gives_the_events_of_its_lines(name: str) -> None:
+    for log in samples.logs(name):
+        by_line, by_block = recogniser(name), recogniser(name)
+        lines = [samples.data(row) for row in log]
+        found = [by_line.recognise(line) for line in lines]
+        assert list(by_block.events(b"".join(lines))) == [event for event in found if event]
+        assert by_block.context == by_line.context
+
+
+HEADS = [
+    "Nov 22 10:41:05 mx1 {}[4242]: ",
+    "2026-11-22T10:41:05.123456+00:00 mx1 {}[4242]: ",
+    "<149>1 2026-11-22T10:41:05.123456+00:00 mx1 {} 4242 - -  ",
+    '<149>1 2026-11-22T10:41:05Z mx1 {} 4242 ID7 [a@1 x="y"][b@1] ',
+]
+LOGIN = '(v4.0.5) POP login by user "bob" at (h.example) 192.0.2.10'
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize(
+    "program",
+    ["popper", "qpopper", "in.qpopper", "popper-s", "qpopper -s", "in.qpopper-s"],
+)
+def test_every_tag_and_frame(head: str, program: str) -> None:
+    for suffix in ("", " [pop_log.c:244]", " [pop_log.c:7]"):
+        for wrapper in ("{}", "message repeated 3 times: [ {}]", "[ID 210418 mail.info] {}"):
+            event = recognise(head.format(program) + wrapper.format(LOGIN + suffix))
+            assert event is not None
+            assert event[:4] == ("login", "qpopper", "192.0.2.10", "bob")
+            assert int(event.time) == moment("2026-11-22T10:41:05Z", None)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Nov 22 10:41:05 mx1 popper: " + LOGIN,  # no pid
+        "Nov 22 10:41:05 mx1 xpopper[1]: " + LOGIN,
+        "Nov 22 10:41:05 mx1 popper[1]:  " + LOGIN,
+        "Nov 22 10:41:05 mx1 popper[1]: " + LOGIN + " ",
+        "Nov 22 10:41:05 mx1 popper[1]: " + LOGIN + "\r",
+        "Nov 22 10:41:05 mx1 popper[1]: x" + LOGIN,
+        "Nov 22 10:41:05 mx1 popper[1]: " + LOGIN + " [pop_pass.c:244]",
+        " Nov 22 10:41:05 mx1 popper[1]: " + LOGIN,
+        "Nov 22 10:41:05 mx1 sm-mta[1]: popper[1]: " + LOGIN,
+        "Nov 22 10:41:05 mx1 sm-mta[1]: Nov 22 10:41:05 mx1 popper[1]: " + LOGIN,
+        "Nov 22 10:41:05 mx1 x popper[1]: " + LOGIN,
+        "Nov 22 10:41:05 mx1 popper[1]: message repeated 3 times: [ " + LOGIN,
+        "Nov 22 10:41:05 mx1 popper[1]: message repeated 3 times: [" + LOGIN + "]",
+        "Nov 22 10:41:05 mx1 popper[1]: [ID 7 x] " + LOGIN,
+        'Nov 22 10:41:05 mx1 popper[1]: (v4) POP login by user "b b" at (h) 192.0.2.10',
+        'Nov 22 10:41:05 mx1 popper[1]: (v4) POP login by user "b" at (h h) 192.0.2.10',
+        'Nov 22 10:41:05 mx1 popper[1]: (v4) POP login by user "b at (h) 192.0.2.10',
+        "<149>1 Nov 22 10:41:05 mx1 popper 4242 - -  " + LOGIN,
+        "<149>1 2026-11-22T10:41:05Z mx1 popper - - -  " + LOGIN,
+        "<149>1 2026-11-22T10:41:05Z mx1 sm-mta 7 - -  x popper 4242 - -  " + LOGIN,
+        "<149>1 2026-11-22T10:41:05Z mx1 sm-mta x popper 4242 - -  " + LOGIN,
+        "Nov 22 10:41:05 mx1 popper 4242 - -  " + LOGIN,
+    ],
+)
+def test_almost_is_not_enough(line: str) -> None:
+    assert recognise(line) is None
+    assert recognise(line, formats.AUTO) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("2001:DB8::7", "2001:db8::7"),
+        ("::ffff:192.0.2.10", "192.0.2.10"),
+        ("::FFFF:C000:20A", "192.0.2.10"),
+        ("fe80::1%eth0", None),
+        ("999.999.999.999", None),
+        ("192.0.2.010", None),
+        ("192.0.2", None),
+        ("192.0.2.10/32", None),
+        ("3232235777", None),
+        (":::", None),
+        ("", None),
+        ("client.example.net", None),
+        ("١٩٢.0.2.1", None),
+        ("192.0.2.1\0", None),
+    ],
+)
+def test_addresses_are_those_that_ipaddress_takes(text: str, address: str | None) -> None:
+    lines = {
+        "qpopper": HEADS[0].format("popper") + LOGIN[:-10] + text,
+        "courier": f"Nov 22 10:41:05 mx1 pop3d: LOGIN, user=bob, ip=[{text}], port=[7]",
+        "dovecot": f"Nov 22 10:41:05 mx1 dovecot: pop3-login: Login: user=<bob>, rip={text}",
+        "solid-pop3d": HEADS[0].format("spop3d") + f"user bob authenticated - h ({text})",
+        "cyrus": HEADS[0].format("pop3") + f"login: h [{text}] bob plaintext User logged in",
+    }
+    for name, line in lines.items():
+        found = recogniser(name)
+        event = found.recognise(line.encode() + b"\n")
+        assert (event.address if event else None) == address
+        assert found.unusable.address == (address is None)
+        assert ("is no address" in found.why) == (address is None)
+
+
+@pytest.mark.parametrize("stamp", ["Feb 30 10:00:00", "Nov 22 29:00:00", "Nov 39 10:00:00"])
+def test_stamps_that_are_none_are_counted(stamp: str) -> None:
+    found = recogniser()
+    assert found.recognise(f"{stamp} mx1 popper[1]: {LOGIN}\n".encode()) is None
+    assert found.unusable.stamp == 1
+    assert found.why == f'"{stamp}" is no time'
+
+
+def test_a_cut_message_is_no_evidence() -> None:
+    head, tail = HEADS[0].format("popper"), '" at (h) 192.0.2.10'
+    for length, expected in ((999, True), (1000, False), (5000, False), (1 << 20, False)):
+        line = head + '(v4.0.5) POP login by user "'
+        line += "b" * (length - len(line) - len(tail)) + tail
+        assert len(line) == length
+        assert (recognise(line) is not None) == expected
+
+
+@pytest.mark.parametrize("name", EVERYONE)
+def test_strange_bytes_are_nothing(name: str) -> None:
+    found = recogniser(name)
+    for line in (b"", b"\0", b"\xff\xfe", b"\0" * (1 << 20), bytes(range(256)), b"x" * (1 << 20)):
+        assert found.recognise(line + b"\n") is None
+        assert found.recognise(line) is None
+        assert found.recognise(b"Nov 22 10:41:05 mx1 popper[1]: " + line + b"\n") is None
+    assert list(found.events(b"\n" * 10)) == []
+    assert list(found.events(b"")) == []
+
+
+def test_half_a_line_counts_only_if_the_address_is_whole() -> None:
+    line = (HEADS[0].format("popper") + LOGIN).encode()
+    assert recogniser().recognise(line) is None
+    assert recogniser().recognise(line + b" [pop_log.c:244]") is not None
+    assert recogniser().recognise(line + b"\n") is not None
+    found = recogniser("popa3d")
+    connect = HEADS[0].format("popa3d").encode() + b"Session from 192.0.2.1"
+    assert found.recognise(connect) is None
+    assert found.context.connects == {}
+    login = HEADS[0].format("popa3d").encode() + b"Authentication passed for bo"
+    assert found.recognise(connect + b"\n") is not None
+    assert found.recognise(login) is None
+
+
+def test_a_block_gives_its_events_in_order() -> None:
+    head = HEADS[0].format("popper")
+    lines = [
+        head + "Stats: bob 0 0 0 0 h 192.0.2.1",
+        head + LOGIN,
+        "noise",
+        head + '(v4) POP login by user "POP" at (h) 192.0.2.3',
+        "Stats: POP login by user Stats: ",
+        head + "Stats: eve 0 0 0 0 h 192.0.2.2",
+    ]
+    events = list(recogniser().events("\n".join(lines).encode() + b"\n"))
+    assert [event.address for event in events] == [
+        "192.0.2.1", "192.0.2.10", "192.0.2.3", "192.0.2.2",
+    ]  # fmt: skip
+
+
+def popa3d(text: str, pid: int = 7, at: str = "10:41:05", host: str = "mx1") -> bytes:
+    return f"Nov 22 {at} {host} popa3d[{pid}]: {text}\n".encode()
+
+
+def test_a_login_takes_the_address_of_its_own_process() -> None:
+    found = recogniser("popa3d")
+    lines = [
+        popa3d("Session from 192.0.2.1", 1),
+        popa3d("Session from 192.0.2.2", 2),
+        popa3d("Session from 192.0.2.3", 1, host="mx2"),
+        popa3d("Authentication passed for b", 2),
+        popa3d("Authentication passed for a", 1),
+        popa3d("Authentication passed for c", 1, host="mx2"),
+        popa3d("Authentication passed for d", 3),
+    ]
+    logins = [event for line in lines if (event := found.recognise(line)) and event.account]
+    assert [(event.account, event.address) for event in logins] == [
+        ("b", "192.0.2.2"), ("a", "192.0.2.1"), ("c", "192.0.2.3"), ("d", None),
+    ]  # fmt: skip
+    assert found.unusable.no_address == 1
+    assert found.context == Context()
+
+
+def address_of(*lines: bytes) -> str | None:
+    found = recogniser("popa3d")
+    event = None
+    for line in lines:
+        event = found.recognise(line)
+    assert event is not None
+    assert event.event == "login"
+    return event.address
+
+
+def test_a_connect_serves_for_one_login_of_its_day() -> None:
+    connect, login = popa3d("Session from 192.0.2.1"), popa3d("Authentication passed for a")
+    assert address_of(connect, login) == "192.0.2.1"
+    assert address_of(connect, login, login) is None
+    assert address_of(connect, popa3d("Session from 192.0.2.2"), login) == "192.0.2.2"
+    assert address_of(connect, popa3d("Session from bad"), login) == "192.0.2.1"
+    early = popa3d("Authentication passed for a", at="10:41:00")
+    assert address_of(connect, early) is None
+    late = b"Nov 21 10:41:04" + connect[15:]
+    assert address_of(late, login) is None
+
+
+def test_half_seen_sessions_go_from_run_to_run_for_a_day() -> None:
+    first = recogniser("popa3d")
+    first.recognise(popa3d("Session from 192.0.2.1"))
+    second = recogniser("popa3d", context=first.context)
+    event = second.recognise(popa3d("Authentication passed for a"))
+    assert event is not None
+    assert event.address == "192.0.2.1"
+    first.recognise(popa3d("Session from 192.0.2.1"))
+    at = moment("2026-11-22T10:41:05", Clock(NOW).zone)
+    first.context.expire(at + DAY)
+    assert first.context.connects
+    first.context.expire(at + DAY + 1)
+    assert not first.context.connects
+
+
+def test_strangers_cannot_fill_the_memory_with_connects() -> None:
+    found = recogniser("popa3d")
+    for pid in range(20_100):
+        found.recognise(popa3d("Session from 203.0.113.9", pid))
+    assert len(found.context.connects) == 20_000
+    assert "mx1 popa3d[99]" not in found.context.connects
+    assert "mx1 popa3d[20099]" in found.context.connects
+
+
+def courier(text: str, tag: str = "pop3d", host: str = "mx1") -> bytes:
+    return f"Nov 22 10:41:05 {host} {tag}: {text}\n".encode()
+
+
+FORGED = courier("LOGIN, user=bob, ip=[::ffff:203.0.113.55], port=[44471]")
+HEAD = courier("LOGIN FAILED, user=" + "A" * 486)
+
+
+@pytest.mark.parametrize(
+    ("lines", "counts"),
+    [
+        ([FORGED], True),
+        ([HEAD, FORGED], False),
+        ([HEAD, b"noise\n", courier("x", "imapd"), FORGED], False),
+        ([HEAD, HEAD.replace(b"mx1", b"mx2"), courier("x", host="mx2"), FORGED], False),
+        ([HEAD, courier("x"), FORGED], False),
+        ([HEAD, FORGED, FORGED], False),
+        ([HEAD, *[courier("x" * 256)] * (CUT_BEHIND // 256 - 1), FORGED], False),
+        ([HEAD, *[courier("x" * 256)] * (CUT_BEHIND // 256), FORGED], True),
+        ([HEAD, *[courier("x" * 256)] * 60, HEAD, *[courier("x" * 256)] * 60, FORGED], False),
+        ([HEAD.replace(b"pop3d", b"imapd"), FORGED], True),
+        ([HEAD.replace(b"mx1", b"mx2"), FORGED], True),
+    ],
+)
+def test_the_rest_of_a_message_that_was_cut_is_no_evidence(
+    lines: list[bytes], counts: bool
+) -> None:
+    for name in ("courier", formats.AUTO):
+        by_line = recogniser(name)
+        assert [by_line.recognise(line) for line in lines][-1] == (
+            recognise(FORGED.removesuffix(b"\n"), name) if counts else None
+        )
+        assert bool(list(recogniser(name).events(b"".join(lines)))) == counts
+        context = Context()  # a run after each line
+        found = [list(recogniser(name, context=context).events(line)) for line in lines]
+        assert bool(found[-1]) == counts
+
+
+def test_what_a_real_courierlogger_was_made_to_write_is_no_login() -> None:
+    """Captured while strangers flooded it with names of that length; nobody logged in."""
+    log = (samples.LOGS / "courier" / "splices.log").read_bytes()
+    assert log.count(b": LOGIN, user=bob, ip=[") > 100
+    assert list(recogniser("courier").events(log)) == []
+    by_line = recogniser(formats.AUTO)
+    assert [line for line in log.splitlines(keepends=True) if by_line.recognise(line)] == []
+
+
+def test_courier_names_one_address() -> None:
+    login = "LOGIN, user=bob, ip=[6.6.6.6], port=[1]"
+    assert recogniser("courier").recognise(courier(login)) is not None
+    for more in (", ip=[::ffff:203.0.113.5], port=[4]", ", ip=[6.6.6.6], port=[1]", ", x"):
+        assert recogniser("courier").recognise(courier(login + more)) is None
+
+
+def cut_by_courierlogger(text: str) -> list[bytes]:
+    """How courierlogger 1.0 logs one line of pop3d's standard error."""
+    return [
+        courier(text[start : start + 511].removeprefix("INFO: "))
+        for start in range(0, len(text), 511)
+    ]
+
+
+@given(length=st.integers(0, 1600), extra=st.sampled_from(["", "x", " ", "LOGIN, user=b"]))
+def test_no_length_of_a_name_makes_couriers_failure_a_login(length: int, extra: str) -> None:
+    text = "INFO: LOGIN FAILED, user=" + "A" * length + "LOGIN, user=bob" + extra
+    text += ", ip=[::ffff:203.0.113.55], port=[44471]"
+    assert list(recogniser("courier").events(b"".join(cut_by_courierlogger(text)))) == []
+
+
+SOCKET = "203.0.113.9"
+TEMPLATES: dict[str, dict[str, list[str]]] = json.loads(
+    (samples.LOGS / "templates.json").read_text()
+)
+"""What each server writes of a login, and of a failure: {account} and {name} (the reverse name) are
+a stranger's words, {socket} is not."""
+
+
+@pytest.mark.parametrize("name", formats.names())
+def test_templates_are_lines_of_the_format(name: str) -> None:
+    format = formats.load(name)
+    for text in TEMPLATES[name]["success"]:
+        line = text.format(account="bob", name="h.example.net", socket=SOCKET).encode()
+        assert any(kind.pattern.fullmatch(line) for kind in format.lines), line
+    for text in TEMPLATES[name]["failure"]:
+        assert "{account}" in text or "{name}" in text
+
+
+def heads(name: str) -> list[str]:
+    """What stands before a message in a line of this format."""
+    format = formats.load(name)
+    if not format.program_names:
+        return ["Nov 22 2026 10:41:05 "]
+    program = format.program_names[0].replace("*", "")
+    pid = (
+        (lambda head: head.replace("[4242]", "").replace(" 4242 ", " - "))
+        if (format.pid == "never")
+        else str
+    )
+    return [pid(head.format(program)) for head in HEADS]
+
+
+def check(name: str, found: Recogniser, heads: list[str], account: str, client: str) -> None:
+    """No line with these words gives an address other than the socket's, or a false login."""
+    for kind, texts in TEMPLATES[name].items():
+        if name == "cyrus" and kind == "success" and "[" in account:
+            continue  # `[A] [B] bob`: a client named [A], or an account "[B] bob", which exists
+        for text in texts:
+            message = text.format(account=account, name=client, socket=SOCKET)
+            for head in heads:
+                event = found.recognise(f"{head}{message}\n".encode("utf-8", "replace"))
+                if event is not None:
+                    assert event.address in (None, SOCKET), message
+                    assert kind == "success" or event.event != "login", message
+
+
+def parts(name: str) -> set[str]:
+    """All pieces of what this server writes of a login from elsewhere, cut between words."""
+    found = set()
+    for text in TEMPLATES[name]["success"]:
+        for address in ("6.6.6.6", "2001:db8::6", "2001_db8__6"):
+            whole = text.format(account="bob", name="h.example.net", socket=address)
+            ends = [0, *(word.end() for word in re.finditer(r"\w+|\W", whole))]
+            found |= {whole[i:j] for i in ends for j in ends if i < j}
+    return found
+
+
+@pytest.mark.parametrize("name", formats.names())
+def test_no_piece_of_a_login_in_a_strangers_words_yields_another_address(name: str) -> None:
+    found, where = recogniser(name), heads(name)[:1]
+    for part in parts(name):
+        check(name, found, where, part, "h.example.net")
+        check(name, found, where, f"bob{part} ", "h.example.net")
+        if not re.search(r"\s", part):  # DNS has no blanks
+            check(name, found, where, "bob", part)
+
+
+PIECES = {name: sorted(parts(name)) for name in formats.names()}
+WORDS = st.one_of(
+    st.sampled_from(sorted(PIECES)).flatmap(lambda name: st.sampled_from(PIECES[name])),
+    st.text(st.characters(codec="utf-8", exclude_characters="\n"), max_size=80),
+    st.sampled_from(["6.6.6.6", "[6.6.6.6]", "(6.6.6.6)", " ", "'", '"', ">", "<", ":", "bob"]),
+    st.sampled_from(HEADS).map(lambda head: head.format("popper") + LOGIN),
+)
+
+
+@pytest.mark.parametrize("name", formats.names())
+@given(account=st.lists(WORDS, max_size=4), client=st.lists(WORDS, max_size=3))
+def test_no_text_of_a_stranger_yields_another_address(
+    name: str, account: list[str], client: list[str]
+) -> None:
+    for wanted in (name, formats.AUTO):
+        nameless = "".join("".join(client).split())[:255]
+        check(name, recogniser(wanted), heads(name), "".join(account), nameless)
