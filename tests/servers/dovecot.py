@@ -1,0 +1,74 @@
+"""A real Dovecot with virtual users: names may be anything that its passwd-file can hold."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.servers.machine import PASSWORD, Machine
+from tests.servers.server import Server
+
+USERS = (
+    "bob",
+    "alice",
+    "carol",
+    "mail user",
+    "eve@example.com",
+    "a, rip=9.9.9.9",
+    "a>, method=PLAIN, rip=6.6.6.6, lip=192.0.2.25, mpid=7, session=<AAAA",
+)
+
+# As Debian has it, but for what follows: it logs by syslog, facility mail. Without the anvil's
+# socket it does not make clients wait longer and longer after failed logins.
+_CONFIGURATION = """\
+protocols = pop3 imap
+ssl = no
+disable_plaintext_auth = no
+auth_username_chars =
+auth_username_format = %u
+auth_failure_delay = 0
+service anvil {
+  unix_listener anvil-auth-penalty {
+    mode = 0
+  }
+}
+mail_location = maildir:/var/lib/virtual/%Mu
+passdb {
+  driver = passwd-file
+  args = scheme=PLAIN username_format=%u /etc/dovecot/users
+}
+userdb {
+  driver = static
+  args = uid=bob gid=bob home=/var/lib/virtual/%Mu
+}
+"""
+
+_PREPARE = """\
+install -D -m 644 -t /etc/dovecot "$1/users" "$1/dovecot.conf"
+install -d -o bob -g bob /var/lib/virtual
+"""
+
+
+class Dovecot(Server):
+    """It has the usual ports, with IPv4 and IPv6."""
+
+    NAME = "dovecot"
+    PACKAGES = ("dovecot-pop3d", "dovecot-imapd")
+    pop3 = 110
+    imap = 143
+
+    def __init__(self, machine: Machine, folder: Path, settings: str = "") -> None:
+        """`settings` are more lines for dovecot.conf."""
+        super().__init__(machine, folder)
+        self.users = dict.fromkeys(USERS, PASSWORD)
+        self.settings = settings
+
+    def prepare(self) -> None:
+        """Write its files, and put them where its unprivileged processes may read them."""
+        (self.folder / "users").write_text(
+            "".join(f"{name}:{password}::::::\n" for name, password in self.users.items())
+        )
+        (self.folder / "dovecot.conf").write_text(_CONFIGURATION + self.settings)
+        self.shell(_PREPARE, str(self.folder))
+
+    def commands(self) -> Sequence[Sequence[str]]:
+        """In the foreground."""
+        return [["dovecot", "-F"]]

@@ -1,0 +1,77 @@
+"""Debian's packages without installing them: fetched by apt, unpacked in a folder of the tests.
+
+A machine may have one POP server at most (their packages conflict), and installing one starts it.
+What is here is for `machine.Machine`, which lays it over its own view of the machine's folders.
+"""
+
+import atexit
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+_MERGED = ("bin", "lib", "lib64", "sbin")  # Debian 12 has them in /usr
+
+
+@cache
+def unpacked(*names: str) -> Path:
+    """A folder like `/` with these packages, and all that they need and this machine lacks."""
+    folder = Path(tempfile.mkdtemp(prefix="sapd-packages-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    archives = folder / "archives"
+    (archives / "partial").mkdir(parents=True)
+    root = folder / "root"
+    root.mkdir()
+    for name in _MERGED:
+        (root / "usr" / name).mkdir(parents=True)
+        (root / name).symlink_to(f"usr/{name}")
+    for name in names:
+        _download(name, archives)
+    for archive in sorted(archives.glob("*.deb")):
+        _unpack(archive, root)
+        archive.unlink()
+    return root
+
+
+def _download(name: str, archives: Path) -> None:
+    """Fetch one package and its dependencies; with lists of our own if the machine's are old.
+
+    One at a time, as apt would refuse two that conflict. It only simulates and fetches: what it
+    would remove in exchange stays.
+    """
+    ours = [f"Dir::Cache::archives={archives}", "Debug::NoLocking=true"]
+    install = ("install", "-y", "--download-only", "--no-install-recommends", name)
+    if _apt(ours, *install).returncode:
+        lists = archives.with_name("lists")
+        (lists / "partial").mkdir(parents=True, exist_ok=True)
+        ours += [f"Dir::State::lists={lists}", "Dir::Cache::pkgcache=", "Dir::Cache::srcpkgcache="]
+        _apt(ours, "update")
+        done = _apt(ours, *install)
+        if done.returncode:
+            raise RuntimeError(f"apt-get does not fetch {name}: {done.stdout}")
+
+
+def _apt(options: list[str], *command: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        ["apt-get", "-q", *(f"-o{option}" for option in options), *command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+
+
+def _unpack(archive: Path, root: Path) -> None:
+    """Like `dpkg -x`, which would put a folder in the place of the links in `_MERGED`."""
+    with subprocess.Popen(
+        ["dpkg-deb", "--fsys-tarfile", archive], stdout=subprocess.PIPE
+    ) as package:
+        subprocess.run(
+            ["tar", "-x", "-p", "--keep-directory-symlink", "-C", root],
+            stdin=package.stdout,
+            check=True,
+        )
+    if package.returncode:
+        raise RuntimeError(f"dpkg-deb does not unpack {archive.name}")
