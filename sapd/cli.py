@@ -353,13 +353,16 @@ def _formats(file: str, names: tuple[str, ...], config_path: str) -> tuple[confi
 @_common
 def check_command(*, config_path: str, verbose: int) -> int:
     """Tell whether this set-up is sound: one line a finding, exit status 0 only if all hold."""
-    from sapd import check  # no other command pays for it
+    from sapd.check import findings  # no other command pays for it
+    from sapd.check.finding import Note
 
     status = 0
-    for finding in check.findings(config.load(config_path)):
-        if finding.status == 0:
-            _say(f"ok: {finding.text}")
+    for finding in findings(config.load(config_path)):
+        if isinstance(finding, Note):
+            _say(f"note: {finding.text}", fg="yellow")
+        elif finding.status == 0:
+            _say(f"ok: {finding.text}", fg="green")
         else:
-            _say(f"problem: {finding.text}")
+            _say(f"problem: {finding.text}", fg="red")
             status = status or finding.status
     return status

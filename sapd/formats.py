@@ -31,6 +31,7 @@ import time
 import tomllib
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
@@ -69,6 +70,7 @@ class Format:
     name: str
     description: str
     file: str
+    inherits: str | None
     program_names: tuple[str, ...]
     programs: re.Pattern[bytes]
     pid: str
@@ -94,6 +96,15 @@ def chosen(wanted: Sequence[str], directory: str | None = None) -> list[Format]:
     """
     every = names(directory) if AUTO in wanted else wanted
     return [load(name, directory) for name in every]
+
+
+def usable(directory: str | None = None) -> list[str]:
+    """The names of the formats that can be loaded."""
+    found = []
+    for name in names(directory):
+        with suppress(errors.SapdError):
+            found.append(load(name, directory).name)
+    return found
 
 
 @lru_cache(maxsize=100)
@@ -153,6 +164,7 @@ class _Reader:
             name=self.file.stem,
             description=self._text(read, "", "description"),
             file=str(self.file),
+            inherits=read.get("inherit"),
             program_names=tuple(programs),
             programs=re.compile(b"|".join(_glob(program) for program in programs) or rb"(?!)"),
             pid=self._one_of(read.get("pid", "always"), "pid", _PIDS),

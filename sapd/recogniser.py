@@ -166,7 +166,7 @@ class Recogniser:
     ) -> None:
         """Load nothing yet; names and folder are those of `formats.chosen`."""
         self._names = names
-        self._clock = clock
+        self.clock = clock
         self._directory = directory
         self.context = context if context is not None else Context()
         self.unusable = Unusable()
@@ -231,7 +231,7 @@ class Recogniser:
         if not whole and (named is None or found.end("address") == len(frame.message)):
             self.why = "its end is missing"
             return None
-        time = self._clock.epoch(frame.stamp)
+        time = self.clock.epoch(frame.stamp)
         if time is None:
             self.unusable.stamp += 1
             self.why = f'"{_text(frame.stamp)}" is no time'

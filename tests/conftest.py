@@ -1,5 +1,7 @@
 """Fixtures for all tests."""
 
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,3 +12,11 @@ from tests.site import Site
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
     return Site(tmp_path)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that other users may enter, unlike tmp_path."""
+    with tempfile.TemporaryDirectory(prefix="sapd-test-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -368,91 +367,3 @@ def test_match_takes_anything(tmp_path: Path) -> None:
     done = sapd("match", str(file))
     assert done.stdout.splitlines()[:3] == ["1: nothing", "2: nothing", "3: nothing"]
     assert done.returncode == 0
-
-
-@pytest.mark.servers
-class TestCheck:
-    def lines(self, site: Site, status: int) -> list[str]:
-        done = site.sapd("check")
-        assert done.returncode == status, done.stdout
-        assert done.stderr == ""
-        return [line for line in done.stdout.splitlines() if line.startswith("problem: ")]
-
-    def test_sound(self, site: Site) -> None:
-        site.configure(log_settings="keep_lines = 1000")
-        site.write(login("192.0.2.10"))
-        site.run()
-        assert self.lines(site, 0) == []
-
-    def test_before_the_first_run(self, site: Site) -> None:
-        problems = self.lines(site, 66)
-        assert len(problems) == 2
-        assert f"{site.log}: is empty; does the POP server log here?" in problems[0]
-        assert f"{site.database}: is missing; sapd run makes it" in problems[1]
-
-    @pytest.mark.parametrize(
-        ("spoil", "status", "words"),
-        [
-            (lambda site: site.source.write_text("foo\n"), 69, "line 1: no RHS for LHS foo"),
-            (lambda site: os.truncate(site.database, 8192), 69, "was changed since sapd made it"),
-            (lambda site: site.configure(access_settings='makemap = "/bin/false"'), 69, "status 1"),
-        ],
-    )
-    def test_what_would_fail_a_run_or_was_changed(
-        self, site: Site, spoil: Callable[[Site], None], status: int, words: str
-    ) -> None:
-        site.write(login("192.0.2.10"))
-        site.run()
-        spoil(site)
-        assert words in self.lines(site, status)[0]
-        assert sorted(os.listdir(site.state.parent)) == ["lock", "state.json"]
-
-    def test_a_state_folder_that_is_none(self, site: Site) -> None:
-        site.state.parent.touch()
-        (_, _, problem) = self.lines(site, 66)[-3:]
-        assert problem == f"problem: {site.state.parent}: is no folder; move it away"
-
-    def test_stamps_of_another_zone(self, site: Site) -> None:
-        site.write(login("192.0.2.10"))
-        site.run()
-        site.write(time.strftime("%b %e %H:%M:%S", time.gmtime(time.time() + 3 * 3600)))
-        site.write(' mx1 popper[1]: (v4) POP login by user "bob" at (h) 192.0.2.10\n')
-        (problem,) = self.lines(site, 66)
-        assert "logins stamped ahead of now: 1; set timezone for this log" in problem
-        site.write(time.strftime("%b %e %H:%M:%S", time.gmtime(time.time() - 5 * 3600)))
-        site.write(' mx1 popper[1]: (v4) POP login by user "bob" at (h) 192.0.2.10\n')
-        assert "its last stamp is 5 h before its last change" in self.lines(site, 66)[1]
-
-    def test_everything_wrong(self, site: Site) -> None:
-        site.write(login("999.0.0.1"))
-        site.run()
-        site.database.write_text("no database, but long enough to look at")
-        site.folder.chmod(0o777)
-        site.source.unlink()
-        site.state.write_text("no state")
-        site.configure(
-            log_settings="keep_lines = 1", access_settings='makemap = "/nonexistent/makemap"'
-        )
-        site.log.rename(site.folder / "real")
-        site.log.symlink_to("real")
-        problems = "\n".join(self.lines(site, 66))
-        for words in (
-            "no line of 1 read fits qpopper",
-            "lines whose address or time is none: 1",
-            "is a symbolic link",
-            "/nonexistent/makemap: can't be run",
-            f"{site.source}: can't be read",
-            f"chmod go-w {site.folder}",
-            "is no hash database",
-            f"{site.state}: can't be used",
-        ):
-            assert words in problems
-
-    def test_a_separate_map_that_sendmail_cannot_read(self, site: Site) -> None:
-        site.config.write_text(site.config.read_text().replace('source = "access"', ""))
-        site.source.unlink()
-        site.write(login("192.0.2.10"))
-        site.run()
-        assert self.lines(site, 0) == []
-        site.database.chmod(0o640)
-        assert "chmod 0644" in self.lines(site, 77)[0]

@@ -82,6 +82,7 @@ def test_modules_and_formats() -> None:
     rows = re.findall(r"^\| (`\w+`.*?) \|", section("How it works"), re.MULTILINE)
     named = set(re.findall(r"`(\w+)`", "".join(rows)))
     modules = {path.stem for path in (ROOT / "sapd").glob("*.py")} - {"__init__", "__main__"}
+    modules |= {path.parent.name for path in (ROOT / "sapd").glob("*/__init__.py")}
     assert named == modules
     documented = re.findall(r"^\| `([\w-]+)` \|", section("Formats"), re.MULTILINE)
     assert sorted(documented) == formats.names()

@@ -7,11 +7,15 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from sapd import config, errors, run
 from sapd.cut import MARKER
+from sapd.maillog import Reading
 from tests.servers.filesystems import fill, mounted
 from tests.servers.unprivileged import (
     NOBODY,
@@ -588,3 +592,79 @@ def test_killed_at_every_step(tmp_path: Path) -> None:
         assert outcome(site) == expected, (number, calls[number])
         shutil.rmtree(site.folder)
     assert killed > 20
+
+
+def stamped(line: str) -> str:
+    """A line of another server, stamped now."""
+    return f"{datetime.now(UTC).isoformat()} mx1 {line}\n"
+
+
+def test_a_session_seen_half_by_one_run_is_seen_whole_by_the_next(site: Site) -> None:
+    site.configure(log_settings='formats = ["popa3d"]')
+    site.write(stamped("popa3d[7]: Session from 192.0.2.7"))
+    site.run()
+    assert site.open_addresses() == set()
+    site.write(stamped("popa3d[8]: Session from 192.0.2.8"))
+    site.run()
+    site.write(
+        stamped("popa3d[7]: Authentication passed for bob"),
+        stamped("popa3d[9]: Authentication passed for eve"),
+    )
+    site.run()
+    assert site.open_addresses() == {"192.0.2.7"}
+    assert list(json.loads(site.state.read_text())["contexts"][str(site.log)]["connects"]) == [
+        "mx1 popa3d[8]"
+    ]
+    said = site.run("-n", "-vv", "--at", when(time.time() + 90_000)).stdout
+    assert "would close 192.0.2.7 bob" in said
+
+
+def test_a_message_cut_before_one_run_spoils_the_rest_in_the_next(site: Site) -> None:
+    site.configure(log_settings='formats = ["courier"]')
+    site.write(stamped("pop3d: LOGIN FAILED, user=" + "A" * 486))
+    site.run()
+    site.write(stamped("pop3d: LOGIN, user=bob, ip=[::ffff:203.0.113.55], port=[44471]"))
+    site.run()
+    assert site.open_addresses() == set()
+    site.write(stamped("imapd: LOGIN, user=bob, ip=[::ffff:192.0.2.1], port=[4], protocol=IMAP"))
+    site.run()
+    assert site.open_addresses() == {"192.0.2.1"}
+
+
+def test_lines_that_could_not_all_be_read_mean_the_same_when_read_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.configure(log_settings='formats = ["courier"]')
+    site.write(stamped("pop3d: LOGIN FAILED, user=" + "A" * 486))
+    site.run()
+    site.write(stamped("pop3d: " + "x" * 399) * 40)
+    site.write(stamped("pop3d: LOGIN, user=bob, ip=[::ffff:203.0.113.55], port=[44471]"))
+
+    def broken(reading: Reading) -> Iterator[bytes]:
+        yield from whole(reading)
+        raise errors.SapdError(errors.LOG_UNREADABLE, reading.path, "breaks off")
+
+    whole = Reading.blocks
+    with monkeypatch.context() as patch:
+        patch.setattr(Reading, "blocks", broken)
+        for _ in range(3):
+            assert run.once(config.load(str(site.config))).status == 66
+    site.run()
+    assert site.open_addresses() == set()
+
+
+def test_logs_of_all_servers_at_once(site: Site) -> None:
+    site.configure(log_settings='formats = ["auto"]')
+    site.write(
+        stamped("dovecot: pop3-login: Login: user=<bob>, rip=192.0.2.1, lip=192.0.2.9"),
+        "\0" * (1 << 20) + "\n",
+        stamped("pop3d: LOGIN, user=bob, ip=[::ffff:192.0.2.2], port=[7]"),
+        stamped("teapop[7]: Successful login for bob [192.0.2.9] from 6.6.6.6 [192.0.2.3]"),
+        stamped("dovecot: pop3-login: Login: user=<bob>, rip=999.0.2.1, lip=192.0.2.9"),
+    )
+    with site.log.open("ab") as log:
+        log.write(b"\xff\xfe\n" + b"x" * (3 << 20) + b"\n")
+    site.write(login("192.0.2.4"))
+    said = site.run("-vv").stdout
+    assert "4 logins, 0 ahead of now, 0 without an address; unusable: 1 addresses, 0 stamps" in said
+    assert site.open_addresses() == {f"192.0.2.{n}" for n in range(1, 5)}

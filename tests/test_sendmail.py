@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -137,14 +136,6 @@ def running_site(
         site = Site(namespace, sendmail)
         site.rebuild(source)
         yield site
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder that other users may enter, unlike tmp_path."""
-    with tempfile.TemporaryDirectory(prefix="sapd-test-") as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
 
 
 @pytest.fixture

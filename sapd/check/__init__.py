@@ -1,0 +1,64 @@
+"""Whether this set-up is sound: looks at all as a run would, and at who else has a hand in it.
+
+Nothing is changed; only a folder of scratch, gone at the end, lets makemap try the source.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from sapd import errors, formats, state
+from sapd.access import Published
+from sapd.check import logs, maps
+from sapd.check.finding import Finding, Note
+from sapd.check.schedules import schedules
+from sapd.config import Config
+
+
+def findings(config: Config, root: str = "/") -> Iterator[Finding]:
+    """Yield the findings, each problem with its remedy; `root` is where /etc is looked for."""
+    yield Finding(0, f"{config.path}: the configuration is valid")
+    for name in formats.names(config.formats_directory):
+        try:
+            formats.load(name, config.formats_directory)
+        except errors.SapdError as broken:
+            yield Finding(broken.status, str(broken))
+    for log in config.logs:
+        yield from logs.findings(log, config, root)
+    problem: Finding | None = None
+    published: Published | None = None
+    try:
+        published = state.load(config.state_directory).published
+    except errors.SapdError as error:
+        problem = Finding(error.status, str(error))
+    yield from maps.findings(config.access, config.state_directory, published, root)
+    yield problem or _state_folder(config.state_directory)
+    yield from _schedule(config, root)
+
+
+def _schedule(config: Config, root: str) -> Iterator[Finding]:
+    look = schedules(os.path.abspath(config.path), root)
+    for ignored in look.ignored:
+        yield Finding(errors.BAD_CONFIG, ignored)
+    where = ", ".join(look.found)
+    if len(look.found) > 1:
+        yield Note(f"sapd run is started from more than one place: {where}")
+    elif where:
+        yield Finding(0, f"sapd run is started by {where}")
+    elif look.unread:
+        unread = "; ".join(look.unread)
+        yield Note(f"nothing was found that starts sapd run, but not all was seen: {unread}")
+    else:
+        remedy = "install cron/sapd as /etc/cron.d/sapd, or cron/sapd.timer"
+        yield Finding(errors.BAD_CONFIG, f"nothing starts sapd run; {remedy}")
+
+
+def _state_folder(directory: str) -> Finding:
+    if os.path.isdir(directory):
+        if os.access(directory, os.W_OK | os.X_OK):
+            return Finding(0, f"{directory}: the state can be saved")
+        return Finding(errors.NO_PERMISSION, f"{directory}: is not writable for this user")
+    if not os.path.islink(directory) and os.access(os.path.dirname(directory), os.W_OK | os.X_OK):
+        return Finding(0, f"{directory}: sapd run makes it")
+    return Finding(errors.CANT_CREATE, f"{directory}: is missing and can't be made; make it")

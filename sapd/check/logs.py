@@ -1,0 +1,196 @@
+"""Whether a log is what the configuration says: there, in these formats, by nobody else."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from time import time
+
+from sapd import errors, explain, files
+from sapd.check.finding import Finding, Note
+from sapd.check.rotation import rotates
+from sapd.check.syslogs import SYSLOG_CONFS, syslog_sources
+from sapd.config import Config, Log
+from sapd.formats import load, usable
+from sapd.maillog import Reading
+from sapd.recogniser import Recogniser, Unusable, framed
+from sapd.timestamps import AHEAD, Clock
+
+_MISSES = 2000  # of the last lines, in which near misses are looked for
+_LINE = 160  # characters of a line that is shown
+
+
+@dataclass
+class _Seen:
+    """What a log holds, as the configured formats read it, and as the others do."""
+
+    lines: int = 0
+    last: bytes = b""
+    ahead: int = 0
+    syslog: bool = False
+    events: Counter[str] = field(default_factory=Counter)
+    logins: Counter[str] = field(default_factory=Counter)  # by format
+    opening: int = 0  # logins that name an address
+    others: Counter[str] = field(default_factory=Counter)  # logins, by formats not configured
+    misses: list[bytes] = field(default_factory=list)  # the last lines that are nothing
+
+
+def findings(log: Log, config: Config, root: str) -> Iterator[Finding]:
+    """What a run would meet in one log; `root` is where /etc is looked for."""
+    now = time()
+    clock = Clock(now, log.zone)
+    folder = config.formats_directory
+    recogniser = Recogniser(log.formats, clock, folder)
+    others = [other.path for other in config.logs]
+    reading = Reading(log.path, None, now - config.rules.longest, 0, clock, others)
+    try:
+        known = {format.name for format in recogniser.formats}
+        rest = Recogniser([name for name in usable(folder) if name not in known], clock, folder)
+        seen = _look(reading, recogniser, rest, now)
+        changed = os.stat(log.path).st_mtime
+    except errors.SapdError as problem:
+        yield Finding(problem.status, str(problem))
+        return
+    except OSError as error:
+        yield Finding(errors.LOG_UNREADABLE, f"{log.path}: can't be read: {error.strerror}")
+        return
+    yield from _formats(log, seen, recogniser, folder)
+    yield from _evidence(log, seen, recogniser.unusable)
+    behind = changed - (clock.of_line(seen.last) or changed)
+    halves = round(behind / 1800)
+    if 1 <= halves <= 28 and abs(behind - 1800 * halves) < 60:
+        yield Finding(
+            errors.LOG_UNREADABLE,
+            f"{log.path}: its last stamp is {halves / 2:g} h before its last change; if that "
+            "line is not old, set timezone for this log",
+        )
+    yield from _cutting(log, config.path, root)
+    if seen.syslog:
+        yield _forgeable(log.path, root)
+
+
+def _look(reading: Reading, recogniser: Recogniser, rest: Recogniser, now: float) -> _Seen:
+    seen = _Seen()
+    nothing: deque[bytes] = deque(maxlen=_MISSES)
+    for block in reading.blocks():
+        seen.last = block[block.rfind(b"\n", 0, -1) + 1 :]
+        for event in recogniser.events(block):
+            seen.events[event.event] += 1
+            if event.event == "login":
+                seen.logins[event.format] += 1
+                seen.opening += event.address is not None
+                seen.ahead += event.time > now + AHEAD
+        seen.others.update(event.format for event in rest.events(block) if event.event == "login")
+        nothing.extend(block.splitlines()[-_MISSES:])
+    seen.lines = reading.lines_read
+    seen.syslog = framed(seen.last.removesuffix(b"\n")) is not None
+    seen.misses = list(nothing)
+    return seen
+
+
+def _formats(log: Log, seen: _Seen, recogniser: Recogniser, folder: str) -> Iterator[Finding]:
+    """Whether the log is written in the formats that are configured."""
+    if seen.lines == 0:
+        yield Finding(errors.LOG_UNREADABLE, f"{log.path}: is empty; does the POP server log here?")
+        return
+    read = f"{log.path}: {seen.lines} lines read"
+    if seen.events["login"]:
+        logins = _counts(seen.logins)
+        rest = ", ".join(f"{kind} {seen.events[kind]}" for kind in ("logout", "connect"))
+        yield Finding(0, f"{read}, login: {logins}; {rest}")
+        for format in recogniser.formats:  # what qpopper-stats reads is qpopper's logout
+            for name in list(seen.others):
+                if load(name, folder).inherits == format.name:
+                    del seen.others[name]
+        if seen.others:
+            others = _counts(seen.others)
+            yield Note(f"{log.path}: has logins of formats not named, which open nothing: {others}")
+        return
+    what = "no login, only logouts," if seen.events else "no line"
+    reason = f"{read}, {what} in the format {', '.join(log.formats)}"
+    if seen.others:
+        remedy = f"set formats to what has logins here: {_counts(seen.others)}"
+        yield Finding(errors.LOG_UNREADABLE, f"{reason}; {remedy}")
+        return
+    remedy = "does the POP server log logins, and here? See sapd match --explain"
+    yield Finding(errors.LOG_UNREADABLE, f"{reason}; {remedy}")
+    again = Recogniser(log.formats, recogniser.clock, folder)  # its counts are of no matter
+    for line, lacks in _near_misses(seen.misses, again):
+        yield Note(f"{log.path}: nearest to one comes, but {lacks}: {line}")
+
+
+def _counts(counter: Counter[str]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counter.most_common())
+
+
+def _near_misses(lines: list[bytes], recogniser: Recogniser) -> list[tuple[str, str]]:
+    """The three of the lines that come nearest to an event, each kind once, and what they lack."""
+    kinds: dict[bytes, tuple[float, bytes, str]] = {}
+    for line in lines:
+        kind = re.sub(rb"\d+", b"0", line)
+        if kind not in kinds and recogniser.recognise(line + b"\n") is None:
+            nearness, reason = explain.miss(recogniser.formats, line)
+            kinds[kind] = nearness, line, recogniser.why or reason
+    nearest = sorted(kinds.values(), reverse=True)[:3]
+    return [
+        (line.decode("utf-8", "replace")[:_LINE], reason)
+        for nearness, line, reason in nearest
+        if nearness > 0
+    ]
+
+
+def _evidence(log: Log, seen: _Seen, unusable: Unusable) -> Iterator[Finding]:
+    """What keeps lines that fit from opening anything."""
+    see = "see sapd match --explain"
+    for count, what in ((unusable.address, "address"), (unusable.stamp, "time")):
+        if count:
+            reason = f"lines whose {what} is none: {count}; {see}"
+            yield Finding(errors.LOG_UNREADABLE, f"{log.path}: {reason}")
+    if unusable.no_address:
+        reason = f"logins that name no address, and open nothing: {unusable.no_address}; {see}"
+        if seen.opening:
+            yield Note(f"{log.path}: {reason}")
+        else:
+            yield Finding(errors.LOG_UNREADABLE, f"{log.path}: {reason}")
+    if unusable.cut:
+        reason = "lines not believed, because a message before them was cut"
+        yield Note(f"{log.path}: {reason}: {unusable.cut}; {see}")
+    if seen.ahead:
+        yield Finding(
+            errors.LOG_UNREADABLE,
+            f"{log.path}: logins stamped ahead of now: {seen.ahead}; set timezone for this log",
+        )
+
+
+def _cutting(log: Log, config_path: str, root: str) -> Iterator[Finding]:
+    """Who shortens the log: sapd, logrotate, or, which is wrong, both or nobody."""
+    rotating = rotates(log.path, os.path.join(root, "etc/logrotate.conf")).found
+    if log.keep_lines is None:
+        if not rotating:
+            yield Note(f"{log.path}: nothing shortens it; set keep_lines, or see cron/logrotate")
+        return
+    if rotating:
+        where = ", ".join(rotating)
+        reason = f"keep_lines and {where} both shorten it; take it out of one of them"
+        yield Finding(errors.BAD_CONFIG, f"{log.path}: {reason}")
+    try:
+        os.close(files.open_in_place(log.path, writing=False))
+        writable = os.access(log.path, os.W_OK)
+    except (OSError, errors.SapdError) as problem:
+        yield Finding(errors.CANT_CREATE, f"{problem}; it can't be cut")
+    else:
+        if writable:
+            yield Finding(0, f"{log.path}: can be cut")
+        else:
+            yield Finding(errors.NO_PERMISSION, f"{log.path}: can't be cut: not writable")
+
+
+def _forgeable(path: str, root: str) -> Note:
+    """Say who can write a login without being asked for a password; nobody can prevent it."""
+    found = syslog_sources(path, tuple(os.path.join(root, conf) for conf in SYSLOG_CONFS)).found
+    where = f" ({', '.join(found)})" if found else ""
+    reason = f"any local user can write a login there through syslog{where}; a file that only the"
+    return Note(f"{path}: {reason} POP server writes can't be forged so")

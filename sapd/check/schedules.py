@@ -1,0 +1,153 @@
+"""Who starts sapd: cron, and systemd's timers."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+
+from sapd.check.look import Look, account
+from sapd.config import DEFAULT
+
+_CRON_NAME = re.compile(r"[A-Za-z0-9_-]+")  # cron(8), "DEBIAN SPECIFIC": the rules of run-parts
+_RUN = re.compile(r"(?<![\w.-])sapd['\"]?\s+run(?![\w.-])([^;&|)]*)")
+_UNITS = [  # systemd.unit(5), the first has precedence
+    "etc/systemd/system", "run/systemd/system", "usr/local/lib/systemd/system",
+    "usr/lib/systemd/system", "lib/systemd/system",
+]  # fmt: skip
+
+
+def schedules(config: str = DEFAULT, root: str = "/", owner: int = 0) -> Look:
+    """The lines of crontabs, as FILE:LINE, and the enabled timers that start `sapd run`.
+
+    With this configuration, and not as a dry run or only at boot. What starts it through a script
+    of another name is not seen, nor what is seldom: anacron and cron.daily. `owner` is whose
+    files cron heeds.
+    """
+    look = Look()
+    _crontab(look, os.path.join(root, "etc/crontab"), config, owner)
+    folder = os.path.join(root, "etc/cron.d")
+    for name in look.names(folder):
+        _crontab(look, os.path.join(folder, name), config, owner, _CRON_NAME)
+    folder = os.path.join(root, "var/spool/cron/crontabs")
+    for name in look.names(folder):
+        if account(name) is not None:  # cron passes over others, as what an editor left
+            _crontab(look, os.path.join(folder, name), config, None)
+    _timers(look, root, config)
+    return look
+
+
+def _crontab(
+    look: Look, path: str, config: str, owner: int | None, names: re.Pattern[str] | None = None
+) -> None:
+    text = look.text(path)
+    lines = [
+        f"{path}:{number}"
+        for number, line in enumerate(text.split("\n"), 1)
+        # A "%" ends the command, crontab(5); names of settings don't begin with a digit.
+        if re.match(r"\s*(?:[\d*]|@(?!reboot\b))", line)
+        and _runs(re.split(r"(?<!\\)%", line)[0], text, config)
+    ]
+    if not lines:
+        return
+    reason = _why_cron_ignores(path, text, owner, names)
+    if reason is None:
+        look.found += lines
+    else:
+        look.ignored.append(f"{path}: {reason}")
+
+
+def _why_cron_ignores(
+    path: str, text: str, owner: int | None, names: re.Pattern[str] | None
+) -> str | None:
+    """Why Debian's cron (3.0pl1-162, measured) leaves out a whole file, with the remedy."""
+    if names is not None and names.fullmatch(os.path.basename(path)) is None:
+        return "cron passes over a name with other characters than A-Z a-z 0-9 _ -; rename it"
+    try:
+        link, file = os.lstat(path), os.stat(path)
+    except OSError:
+        return None
+    if not text.endswith("\n"):
+        return "cron passes over a file whose last line has no end; add a newline"
+    if owner is None:  # a user's own, which crontab(1) writes
+        return None
+    if {link.st_uid, file.st_uid} != {owner}:
+        return f"cron passes over a file that is not root's; chown -h root {path}"
+    if file.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return f"cron passes over a file that others may write to; chmod go-w {path}"
+    if file.st_nlink != 1:
+        return "cron passes over a file with a hard link; make it a copy"
+    return None
+
+
+def _runs(command: str, file: str, config: str) -> bool:
+    """Whether a command of that file starts `sapd run` with this configuration."""
+    command = re.split(r"(?:^|\s)#", command)[0]
+    for start in _RUN.finditer(command):
+        options = start[1].replace('"', " ").replace("'", " ")
+        if re.search(r"(?<!\S)(?:-v*nv*|--dry-run)(?!\S)", options):
+            continue
+        given = re.search(r"(?<!\S)(?:-v*c|--config)[\s=]*(\S+)", options)
+        named = [given[1]] if given else []
+        for text, before in ((command, r"\b"), (file, r"(?m)^\s*(?:Environment=.*?)?[\"']?\b")):
+            named += re.findall(before + r"SAPD_CONFIG\s*=\s*[\"']?([^\s\"';&]+)", text)[-1:]
+        path = (named or [DEFAULT])[0]
+        if not os.path.isabs(path):  # from a folder that only the command knows
+            path = os.path.join(os.path.dirname(config), os.path.basename(path))
+        if "\0" not in path and os.path.realpath(path) == os.path.realpath(config):
+            return True
+    return False
+
+
+def _timers(look: Look, root: str, config: str) -> None:
+    looked_at = set()
+    for place in _UNITS:
+        folder = os.path.join(root, place)
+        for wants in look.names(folder):
+            if not wants.endswith((".wants", ".requires")):
+                continue
+            for name in look.names(os.path.join(folder, wants)):
+                if name.endswith(".timer") and name not in looked_at:
+                    looked_at.add(name)
+                    if _timer_runs(look, root, name, config):
+                        look.found.append(os.path.join(folder, wants, name))
+
+
+def _timer_runs(look: Look, root: str, name: str, config: str) -> bool:
+    timer = _unit(look, root, name)
+    if timer == "":  # masked, or gone
+        return False
+    default = name.removesuffix(".timer") + ".service"
+    service = _unit(look, root, (_settings(timer, "Unit") or [default])[-1])
+    return any(_runs(line, service, config) for line in _settings(service, "ExecStart"))
+
+
+def _unit(look: Look, root: str, name: str) -> str:
+    """A unit's text, systemd.unit(5): the first file of its name or template, and drop-ins."""
+    template = re.sub(r"@[^@]+(\.\w+)$", r"@\1", name)
+    text = ""
+    for wanted in dict.fromkeys([name, template]):
+        paths = (os.path.join(root, place, wanted) for place in _UNITS)
+        path = next(filter(os.path.exists, paths), None)
+        if path is not None:
+            text = look.text(path)
+            break
+    if text == "":
+        return ""
+    drop_ins: dict[str, str] = {}
+    for wanted in dict.fromkeys([name, template]):
+        for place in _UNITS:
+            folder = os.path.join(root, place, f"{wanted}.d")
+            for drop_in in look.names(folder):
+                if drop_in.endswith(".conf"):
+                    drop_ins.setdefault(drop_in, os.path.join(folder, drop_in))
+    return "\n".join([text, *(look.text(drop_ins[drop_in]) for drop_in in sorted(drop_ins))])
+
+
+def _settings(unit: str, key: str) -> list[str]:
+    """A setting's values, systemd.syntax(7): an empty one forgets those before it."""
+    values: list[str] = []
+    for line in unit.replace("\\\n", " ").split("\n"):
+        if found := re.match(rf"\s*{key}\s*=(.*)", line):
+            values = [*values, found[1].strip()] if found[1].strip() else []
+    return values

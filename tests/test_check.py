@@ -1,0 +1,309 @@
+"""The findings of `sapd check`: what is sound, and what is not, with its remedy."""
+
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sapd import check, config
+from sapd.check.finding import Finding, Note
+from tests import samples
+from tests.servers.mounts import private
+from tests.site import Site, login, noise
+
+pytestmark = pytest.mark.servers  # makemap builds the database
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def root(tmp_path: Path, site: Site) -> Path:
+    """A folder in the place of /, whose cron starts sapd."""
+    crontab = tmp_path / "root" / "etc" / "cron.d" / "sapd"
+    crontab.parent.mkdir(parents=True)
+    crontab.write_text(f"* * * * * root sapd run -c {site.config}\n")
+    return tmp_path / "root"
+
+
+def findings(site: Site, root: Path) -> list[Finding]:
+    return list(check.findings(config.load(str(site.config)), str(root)))
+
+
+def problems(site: Site, root: Path) -> list[Finding]:
+    return [finding for finding in findings(site, root) if finding.status]
+
+
+def notes(site: Site, root: Path) -> list[str]:
+    return [finding.text for finding in findings(site, root) if isinstance(finding, Note)]
+
+
+def sample(name: str) -> list[str]:
+    """Some lines of a format, stamped now, as the samples have them otherwise."""
+    stamp = time.strftime("%b %e %H:%M:%S")
+    return [
+        stamp + samples.data(row)[15:].decode("utf-8", "surrogateescape")
+        for row in samples.rows(name)
+        if row["format"] == "traditional" and "run" in row and "hostile" not in row
+    ]
+
+
+def test_sound(site: Site, root: Path) -> None:
+    site.configure(log_settings="keep_lines = 1000")
+    site.write(login("192.0.2.10"))
+    site.run()
+    found = findings(site, root)
+    assert [finding for finding in found if finding.status] == []
+    said = [finding.text for finding in found]
+    assert f"{site.log}: 1 lines read, login: qpopper 1; logout 0, connect 0" in said
+    assert f"sapd run is started by {root}/etc/cron.d/sapd:1" in said
+
+
+def test_the_command_says_so(site: Site, tmp_path: Path) -> None:
+    """On a machine whose own cron starts it."""
+    site.configure(log_settings="keep_lines = 1000")
+    site.write(login("192.0.2.10"))
+    site.run()
+    stage = tmp_path / "stage"
+    stage.mkdir()
+    script = (
+        "rm -rf /etc/cron.d /var/spool/cron/crontabs; mkdir /etc/cron.d\n"
+        f"echo '* * * * * root sapd run -c {site.config}' >/etc/cron.d/sapd\n"
+        f"{sys.executable} -m sapd check -c {site.config}\n"
+        f"rm /etc/cron.d/sapd\n{sys.executable} -m sapd check -c {site.config}\n"
+    )
+    done = subprocess.run(private(stage, script), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (78, "")
+    lines = done.stdout.splitlines()
+    assert "ok: sapd run is started by /etc/cron.d/sapd:1" in lines
+    bad = [line for line in lines if line.startswith("problem: ")]
+    assert bad == [
+        "problem: nothing starts sapd run; install cron/sapd as /etc/cron.d/sapd, or "
+        "cron/sapd.timer"
+    ]
+    assert any(line.startswith(f"note: {site.log}: any local user can write") for line in lines)
+
+
+def test_before_the_first_run(site: Site, root: Path) -> None:
+    first, second = problems(site, root)
+    assert first == Finding(66, f"{site.log}: is empty; does the POP server log here?")
+    assert second == Finding(73, f"{site.database}: is missing; sapd run makes it")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "status", "words"),
+    [
+        (lambda site: site.source.write_text("foo\n"), 69, "line 1: no RHS for LHS foo"),
+        (lambda site: os.truncate(site.database, 8192), 69, "was changed since sapd made it"),
+        (lambda site: site.configure(access_settings='makemap = "/bin/false"'), 69, "status 1"),
+    ],
+)
+def test_what_would_fail_a_run_or_was_changed(
+    site: Site, root: Path, spoil: Callable[[Site], None], status: int, words: str
+) -> None:
+    site.write(login("192.0.2.10"))
+    site.run()
+    spoil(site)
+    (problem,) = problems(site, root)
+    assert problem.status == status
+    assert words in problem.text
+    assert sorted(os.listdir(site.state.parent)) == ["lock", "state.json"]
+
+
+def test_a_state_folder_that_is_none(site: Site, root: Path) -> None:
+    site.state.parent.touch()
+    assert problems(site, root)[-1].text == f"{site.state.parent}: is no folder; move it away"
+
+
+def test_stamps_of_another_zone(site: Site, root: Path) -> None:
+    site.write(login("192.0.2.10"))
+    site.run()
+    site.write(time.strftime("%b %e %H:%M:%S", time.gmtime(time.time() + 3 * 3600)))
+    site.write(' mx1 popper[1]: (v4) POP login by user "bob" at (h) 192.0.2.10\n')
+    (problem,) = problems(site, root)
+    assert "logins stamped ahead of now: 1; set timezone for this log" in problem.text
+    site.write(time.strftime("%b %e %H:%M:%S", time.gmtime(time.time() - 5 * 3600)))
+    site.write(' mx1 popper[1]: (v4) POP login by user "bob" at (h) 192.0.2.10\n')
+    assert "its last stamp is 5 h before its last change" in problems(site, root)[1].text
+
+
+def test_everything_wrong(site: Site, root: Path) -> None:
+    site.write(login("999.0.0.1"))
+    site.run()
+    site.database.write_text("no database, but long enough to look at")
+    site.folder.chmod(0o777)
+    site.source.unlink()
+    site.state.write_text("no state")
+    site.configure(
+        log_settings="keep_lines = 1", access_settings='makemap = "/nonexistent/makemap"'
+    )
+    site.log.rename(site.folder / "real")
+    site.log.symlink_to("real")
+    (root / "etc/cron.d/sapd").rename(root / "etc/cron.d/sapd.old")
+    said = "\n".join(problem.text for problem in problems(site, root))
+    for words in (
+        "1 lines read, no line in the format qpopper",
+        "lines whose address is none: 1",
+        "is a symbolic link",
+        "/nonexistent/makemap: can't be run",
+        f"{site.source}: can't be read",
+        f"chmod go-w {site.folder}",
+        "is no hash database",
+        f"{site.state}: can't be used",
+        "cron passes over a name with other characters",
+        "nothing starts sapd run",
+    ):
+        assert words in said
+
+
+def test_a_map_that_sendmail_cannot_read(site: Site, root: Path) -> None:
+    cf = root / "etc/mail/sendmail.cf"
+    cf.parent.mkdir()
+    cf.write_text("O TrustedUser=smmta\nO DontBlameSendmail=TrustStickyBit\n")
+    site.write(login("192.0.2.10"))
+    for separate in (False, True):
+        if separate:
+            site.config.write_text(site.config.read_text().replace('source = "access"', ""))
+            site.source.unlink()
+        site.run()
+        site.database.chmod(0o640)
+        site.run()
+        assert problems(site, root) == []
+        os.chown(site.database, pwd.getpwnam("daemon").pw_uid, pwd.getpwnam("daemon").pw_gid)
+        site.run()
+        (problem,) = problems(site, root)
+        assert problem.status == 77
+        assert problem.text == (
+            f"{site.database}: sendmail (as root) can't read it, which is daemon's with mode "
+            f"0640; chmod 0644 {site.database}"
+        )
+        site.database.unlink()
+
+
+# ---- The format ----
+
+
+def test_the_wrong_format(site: Site, root: Path) -> None:
+    site.write(*sample("dovecot"), noise(1), *sample("popa3d"))
+    first = problems(site, root)[0]
+    assert first.status == 66
+    assert "no line in the format qpopper; set formats to what has logins here: " in first.text
+    assert "dovecot " in first.text
+    assert "popa3d " in first.text
+    site.configure(log_settings='formats = ["dovecot"]')
+    assert not any("in the format" in problem.text for problem in problems(site, root))
+    (said,) = [note for note in notes(site, root) if "formats not named" in note]
+    assert "which open nothing: popa3d " in said
+    site.configure(log_settings='formats = ["auto"]')
+    (ok,) = [finding.text for finding in findings(site, root) if "lines read" in finding.text]
+    assert "login: dovecot " in ok
+    assert "popa3d " in ok
+
+
+def test_a_qpopper_that_does_not_log_logins(site: Site, root: Path) -> None:
+    stats = login("192.0.2.10").split("]: ")[0] + "]: Stats: bob 0 0 0 0 h 192.0.2.10\n"
+    site.write(stats)
+    first = problems(site, root)[0].text
+    assert "no login, only logouts, in the format qpopper" in first
+    assert first.endswith("set formats to what has logins here: qpopper-stats 1")
+    site.write(login("192.0.2.10"))
+    assert not any("qpopper-stats" in finding.text for finding in findings(site, root))
+
+
+def test_near_misses(site: Site, root: Path) -> None:
+    good = login("192.0.2.10")
+    site.write(
+        *[noise(number) for number in range(3000)],
+        "no line at all\n",
+        good.replace("popper[4242]", "mypopper[4242]"),
+        good.replace("popper[4242]", "popper"),
+        good.replace('"bob"', '"bob eve"'),
+        good.replace('"bob"', '"bob eve"').replace("4242", "7"),
+        *[noise(number) for number in range(100)],
+    )
+    said = [note for note in notes(site, root) if "nearest" in note]
+    assert len(said) == 3
+    assert 'it is qpopper\'s, but no login because of " eve" at ' in said[0]
+    assert 'its program, "popper", has no process number' in said[1]
+    assert 'its program, "mypopper", is none of' in said[2]
+
+
+def test_logins_without_an_address(site: Site, root: Path) -> None:
+    site.configure(log_settings='formats = ["gnu-mailutils"]')
+    site.write(*sample("gnu-mailutils"))
+    (problem,) = [found for found in problems(site, root) if "name no address" in found.text]
+    assert "logins that name no address, and open nothing: " in problem.text
+    site.configure(log_settings='formats = ["gnu-mailutils", "qpopper"]')
+    site.write(login("192.0.2.10"))
+    assert not any("name no address" in found.text for found in problems(site, root))
+    assert any("logins that name no address" in note for note in notes(site, root))
+
+
+def test_formats_of_ones_own(site: Site, root: Path) -> None:
+    folder = site.folder / "formats.d"
+    folder.mkdir()
+    (folder / "ours.toml").write_text("x = 1\n")
+    site.configure(top='formats_directory = "formats.d"')
+    site.write(login("192.0.2.10"))
+    site.run()
+    (problem,) = problems(site, root)
+    assert problem == Finding(78, problem.text)
+    assert problem.text.startswith(f"{folder}/ours.toml: x is no key; known are description")
+    site.configure(log_settings='formats = ["ours"]', top='formats_directory = "formats.d"')
+    site.write(login("192.0.2.11"))
+    assert site.run(status=78).stderr == f"sapd: error: {problem.text}\n"
+
+
+# ---- Who else has a hand in it ----
+
+
+def test_two_who_shorten_the_log(site: Site, root: Path) -> None:
+    site.write(login("192.0.2.10"))
+    site.run()
+    assert f"{site.log}: nothing shortens it; set keep_lines, or see cron/logrotate" in notes(
+        site, root
+    )
+    conf = root / "etc/logrotate.conf"
+    text = (ROOT / "cron" / "logrotate").read_text().replace("/var/log/qpopper", str(site.log))
+    conf.write_text(text)
+    assert not any("shortens it" in finding.text for finding in findings(site, root))
+    site.configure(log_settings="keep_lines = 1000")
+    (problem,) = problems(site, root)
+    reason = f"keep_lines and {conf} both shorten it; take it out of one of them"
+    assert problem == Finding(78, f"{site.log}: {reason}")
+
+
+def test_a_log_that_local_users_can_write_to(site: Site, root: Path) -> None:
+    shipped = (ROOT / "examples" / "rsyslog" / "10-qpopper.conf").read_text()
+    conf = root / "etc/rsyslog.conf"
+    conf.write_text(shipped.replace("/var/log/qpopper", str(site.log)))
+    site.write(login("192.0.2.10"))
+    (said,) = [note for note in notes(site, root) if "any local user" in note]
+    assert said == (
+        f"{site.log}: any local user can write a login there through syslog ({conf}); a file "
+        "that only the POP server writes can't be forged so"
+    )
+    site.log.write_text(
+        time.strftime("%b %d %H:%M:%S.123 %Y")
+        + ' [77] (v4.0.5) POP login by user "bob" at (h) 192.0.2.10\n'
+    )
+    assert not any("any local user" in note for note in notes(site, root))
+
+
+def test_schedules(site: Site, root: Path) -> None:
+    site.write(login("192.0.2.10"))
+    site.run()
+    shutil.copy(root / "etc/cron.d/sapd", root / "etc/crontab")
+    (said,) = [note for note in notes(site, root) if "started" in note]
+    assert said == (
+        f"sapd run is started from more than one place: {root}/etc/crontab:1, "
+        f"{root}/etc/cron.d/sapd:1"
+    )
+    shutil.rmtree(root / "etc")
+    (problem,) = problems(site, root)
+    assert problem.text.startswith("nothing starts sapd run; install cron/sapd as")
