@@ -89,13 +89,7 @@ def all_is_logged(server: Server) -> None:
 def log_in(server: Server, client: str, user: str) -> int:
     """Log in by all protocols that take the name; how often."""
     password, times = server.users[user], 0
-    if (
-        server.pop3
-        and (server.blanks or " " not in user)
-        and not (
-            server.NAME == "gnu-mailutils" and " " in user  # takes a blank for the name's end
-        )
-    ):
+    if server.pop3 and (server.blanks or " " not in user):
         assert login_pop3(server.machine, client, server.pop3, user, password), user
         times += 1
     if server.imap:

@@ -6,12 +6,8 @@ waits for the next line of any session, and drops that.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from tests.servers.machine import PASSWORD, Machine
 from tests.servers.server import Server
-
-USERS = ("bob", "alice", "carol", "mail user", "eve@example.com", "a, ip=[6.6.6.6], port=[1]")
 
 # What the packages' set-up scripts do, but for the certificates; then authdaemond, which is there
 # when it knows the first user. Its users' file has the same hash of the password as /etc/shadow.
@@ -48,13 +44,9 @@ class Courier(Server):
 
     NAME = "courier"
     PACKAGES = ("courier-pop", "courier-imap")
+    USERS = ("bob", "alice", "carol", "mail user", "eve@example.com", "a, ip=[6.6.6.6], port=[1]")
     pop3 = 110
     imap = 143
-
-    def __init__(self, machine: Machine, folder: Path) -> None:
-        """A name may be whatever its file of users can hold."""
-        super().__init__(machine, folder)
-        self.users = dict.fromkeys(USERS, PASSWORD)
 
     def prepare(self) -> None:
         """Make the users, and start what checks their passwords."""

@@ -1,12 +1,9 @@
 """Real Cyrus POP3 and IMAP servers, with virtual users and a password file of their own."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from tests.servers.machine import HOST, PASSWORD, Machine
+from tests.servers.machine import HOST, PASSWORD
 from tests.servers.server import Server
-
-USERS = ("bob", "alice", "carol", "mail user", "eve@example.com")
 
 # Debian's, but for the services that nobody asks here.
 _SERVICES = """\
@@ -63,13 +60,9 @@ class Cyrus(Server):
 
     NAME = "cyrus"
     PACKAGES = ("cyrus-pop3d", "cyrus-imapd", "sasl2-bin")
+    USERS = ("bob", "alice", "carol", "mail user", "eve@example.com")
     pop3 = 110
     imap = 143
-
-    def __init__(self, machine: Machine, folder: Path) -> None:
-        """A name without a domain is of the machine's own."""
-        super().__init__(machine, folder)
-        self.users = dict.fromkeys(USERS, PASSWORD)
 
     def prepare(self) -> None:
         """Write its files and make its folders and users."""

@@ -1,20 +1,8 @@
 """A real Dovecot with virtual users: names may be anything that its passwd-file can hold."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from tests.servers.machine import PASSWORD, Machine
 from tests.servers.server import Server
-
-USERS = (
-    "bob",
-    "alice",
-    "carol",
-    "mail user",
-    "eve@example.com",
-    "a, rip=9.9.9.9",
-    "a>, method=PLAIN, rip=6.6.6.6, lip=192.0.2.25, mpid=7, session=<AAAA",
-)
 
 # As Debian has it, but for what follows: it logs by syslog, facility mail. Without the anvil's
 # socket it does not make clients wait longer and longer after failed logins.
@@ -52,14 +40,17 @@ class Dovecot(Server):
 
     NAME = "dovecot"
     PACKAGES = ("dovecot-pop3d", "dovecot-imapd")
+    USERS = (
+        "bob",
+        "alice",
+        "carol",
+        "mail user",
+        "eve@example.com",
+        "a, rip=9.9.9.9",
+        "a>, method=PLAIN, rip=6.6.6.6, lip=192.0.2.25, mpid=7, session=<AAAA",
+    )
     pop3 = 110
     imap = 143
-
-    def __init__(self, machine: Machine, folder: Path, settings: str = "") -> None:
-        """`settings` are more lines for dovecot.conf."""
-        super().__init__(machine, folder)
-        self.users = dict.fromkeys(USERS, PASSWORD)
-        self.settings = settings
 
     def prepare(self) -> None:
         """Write its files, and put them where its unprivileged processes may read them."""

@@ -4,12 +4,9 @@ They know the machine's accounts by PAM, and virtual users by a file for each do
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from tests.servers.machine import ACCOUNTS, PASSWORD, Machine
+from tests.servers.machine import ACCOUNTS
 from tests.servers.server import Server
-
-USERS = (*ACCOUNTS, "eve@example.com")
 
 _CONFIGURATION = """\
 mode daemon;
@@ -36,14 +33,10 @@ class Mailutils(Server):
 
     NAME = "gnu-mailutils"
     PACKAGES = ("mailutils-pop3d", "mailutils-imap4d")
+    USERS = (*ACCOUNTS, "eve@example.com")
     pop3 = 110
     imap = 143
-
-    def __init__(self, machine: Machine, folder: Path, settings: str = "") -> None:
-        """`settings` are more lines for mailutils.conf."""
-        super().__init__(machine, folder)
-        self.users = dict.fromkeys(USERS, PASSWORD)
-        self.settings = settings
+    blanks = False
 
     def prepare(self) -> None:
         """Write its files, and make the virtual user."""

@@ -1,9 +1,7 @@
 """A real popa3d, as a daemon of its own: only so it tells the clients' addresses."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from tests.servers.machine import ACCOUNTS, PASSWORD, Machine
 from tests.servers.server import Server
 
 
@@ -15,11 +13,6 @@ class Popa3d(Server):
     pop3 = 110
     blanks = False
     ipv6 = False
-
-    def __init__(self, machine: Machine, folder: Path) -> None:
-        """The machine's accounts are its users."""
-        super().__init__(machine, folder)
-        self.users = dict.fromkeys(ACCOUNTS, PASSWORD)
 
     def commands(self) -> Sequence[Sequence[str]]:
         """It has no settings."""

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, Self
 
-from tests.servers.machine import Machine
+from tests.servers.machine import ACCOUNTS, PASSWORD, Machine
 from tests.servers.namespace import SERVER_IPV4
 from tests.servers.pop import Session
 
@@ -25,17 +25,19 @@ class Server:
 
     NAME: ClassVar[str]
     PACKAGES: ClassVar[tuple[str, ...]]
+    USERS: ClassVar[tuple[str, ...]] = ACCOUNTS
     pop3: int | None = None
     imap: int | None = None
     blanks = True
     ipv6 = True
 
-    def __init__(self, machine: Machine, folder: Path) -> None:
-        """`folder` is for its own files, and for what it says."""
+    def __init__(self, machine: Machine, folder: Path, settings: str = "") -> None:
+        """`folder` is for its own files and what it says; `settings` are more lines for those."""
         self.machine = machine
         self.folder = folder
         self.output = folder / f"{self.NAME}.out"
-        self.users: dict[str, str] = {}
+        self.users = dict.fromkeys(self.USERS, PASSWORD)
+        self.settings = settings
 
     def __enter__(self) -> Self:
         """Start it and wait until it answers; RuntimeError with its own words if it does not."""

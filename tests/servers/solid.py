@@ -4,12 +4,9 @@ As a daemon of its own it would take six connections from an address in a few se
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from tests.servers.machine import ACCOUNTS, PASSWORD, Machine
+from tests.servers.machine import ACCOUNTS
 from tests.servers.server import Server
-
-VIRTUAL = "eve@example.com"
 
 # Debian's settings, and a domain whose users have mailboxes of their own.
 _CONFIGURATION = """\
@@ -38,12 +35,8 @@ class Solid(Server):
 
     NAME = "solid-pop3d"
     PACKAGES = ("solid-pop3d", "openbsd-inetd")
+    USERS = (*ACCOUNTS, "eve@example.com")
     pop3 = 110
-
-    def __init__(self, machine: Machine, folder: Path) -> None:
-        """The machine's accounts are its users, and one has another name in its domain."""
-        super().__init__(machine, folder)
-        self.users = dict.fromkeys((*ACCOUNTS, VIRTUAL), PASSWORD)
 
     def prepare(self) -> None:
         """Write its files."""
