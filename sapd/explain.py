@@ -15,6 +15,7 @@ from sapd.formats import Format, Line
 from sapd.recogniser import Framed, framed, frames
 
 _MOST_NAMES = 6
+_LONGEST_REST = 60  # characters
 
 
 class Miss(NamedTuple):
@@ -62,6 +63,7 @@ def _of_message(format: Format, frame: Framed) -> Miss | None:
             return None
         return Miss(1, f"it is {format.name}'s, but none of its events")
     rest = _text(frame.message[end:])
+    rest = rest if len(rest) <= _LONGEST_REST else rest[:_LONGEST_REST] + "…"
     lacks = f'because of "{rest}"' if rest else "because it ends too early"
     reason = f"it is {format.name}'s, but no {kind.event} {lacks}; one reads"
     return Miss(1 + fits, f"{reason}: {_text(kind.example)}")
