@@ -83,7 +83,7 @@ def _one_line(text: str) -> str:
 
 def _say(text: str, **style: Any) -> None:
     """Print a line, in colours (as of `click.style`) only on a terminal that wants them."""
-    _print(click.style(_one_line(text), **style))
+    _print(click.style(_one_line(text), **style) if style else _one_line(text))
 
 
 def _print(text: str) -> None:
@@ -211,7 +211,7 @@ def list_command(*, as_json: bool, at: str | None, config_path: str, verbose: in
 
 
 @sapd.command("match")
-@click.argument("file", type=click.Path(allow_dash=True), metavar="[FILE|-]", default="-")
+@click.argument("file", metavar="[FILE|-]", default="-")
 @click.option("--format", "names", metavar="F", multiple=True, help="Format to try (repeatable).")
 @click.option("--explain", is_flag=True, help="Say of every line that is nothing why it is.")
 @click.option("--summary", is_flag=True, help="Print the counts only.")
@@ -231,12 +231,12 @@ def match_command(
 
     Without --format, the formats are those of the configuration, or all where there is none.
     """
-    if summary and as_json:
-        raise click.UsageError("--summary and --json exclude each other.")
-    settings, directory = _formats(file, names, config_path)
-    recogniser = Recogniser(
-        settings.formats, timestamps.Clock(time.time(), settings.zone), directory
-    )
+    if summary and (as_json or explain):
+        other = "--json" if as_json else "--explain"
+        raise click.UsageError(f"--summary and {other} exclude each other.")
+    settings, directory, window = _formats(file, names, config_path)
+    now = time.time()
+    recogniser = Recogniser(settings.formats, timestamps.Clock(now, settings.zone), directory)
     known = recogniser.formats  # what is wrong with one is said before the first line is read
     counts = Counter[str]()
     by_format = Counter[tuple[str, str]]()
@@ -247,7 +247,7 @@ def match_command(
             by_format[event.format, event.event] += 1
         if summary:
             continue
-        why = recogniser.why
+        why = recogniser.why or (_why_it_opens_nothing(event, now, window) if event else "")
         if explain and event is None and not why:
             from sapd.explain import miss  # a module that nothing else needs
 
@@ -259,6 +259,14 @@ def match_command(
             _say_line(number, event, why if explain else "")
     if not as_json:
         _say_counts(counts, by_format, recogniser)
+
+
+def _why_it_opens_nothing(event: Event, now: float, window: float) -> str:
+    if event.event != "login":
+        return ""
+    if event.time > now + timestamps.AHEAD:
+        return "its stamp is ahead of now; check the clock and the log's timezone"
+    return "it is older than the window" if event.time + window <= now else ""
 
 
 _COLOURS = {"login": "green", "logout": "cyan", "connect": "yellow"}
@@ -326,10 +334,10 @@ def _fields(event: Event | None) -> dict[str, object]:
     return {**event._asdict(), "time": timestamps.rfc3339(event.time)}
 
 
-def _formats(file: str, names: tuple[str, ...], config_path: str) -> tuple[config.Log, str]:
+def _formats(file: str, names: tuple[str, ...], config_path: str) -> tuple[config.Log, str, float]:
     """The formats and the zone to match with, as asked, as configured for the file, or usual.
 
-    Also the folder of the administrator's own formats.
+    Also the folder of the administrator's own formats, and the longest window (seconds).
     """
     try:
         settings = config.load(config_path)
@@ -338,15 +346,17 @@ def _formats(file: str, names: tuple[str, ...], config_path: str) -> tuple[confi
         if given is not ParameterSource.DEFAULT or os.path.exists(config_path):
             raise
         log, directory = config.Log(file, (formats.AUTO,)), config.FORMATS_DIRECTORY
+        window = config.seconds(config.WINDOW)
     else:
         path = os.path.abspath(file)
         here = [log for log in settings.logs if file != "-" and log.path == path]
         log, directory = (here or settings.logs)[0], settings.formats_directory
+        window = settings.rules.longest
     for name in names:
         if name not in [formats.AUTO, *formats.names(directory)]:
             known = ", ".join([formats.AUTO, *formats.names(directory)])
             raise click.BadParameter(f'"{name}" is none of {known}.', param_hint="--format")
-    return replace(log, formats=names or log.formats), directory
+    return replace(log, formats=names or log.formats), directory, window
 
 
 @sapd.command("check")

@@ -14,6 +14,7 @@ from sapd.relay import Network, Rules
 
 DEFAULT = "/etc/sapd/sapd.toml"
 FORMATS_DIRECTORY = "/etc/sapd/formats.d"
+WINDOW = "30m"
 _LONGEST = 366 * 86400
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -89,7 +90,7 @@ def _config(top: _Table) -> Config:
     policy = top.table("policy")
     policy.only("never")
     rules = Rules(
-        top.seconds("window", "30m"), tuple(windows.items()), policy.networks("never", ())
+        top.seconds("window", WINDOW), tuple(windows.items()), policy.networks("never", ())
     )
     config = Config(top.file, logs, access, directory, rules, formats_directory)
     _refuse_one_file_for_two(top, config)

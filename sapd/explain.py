@@ -8,74 +8,86 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from functools import lru_cache
 from typing import NamedTuple
 
 from sapd.formats import Format, Line
 from sapd.recogniser import Framed, framed, frames
 
-_MOST_NAMES = 6
+_MOST_NAMES = 9
+_BEGINNING = '"Nov 22 10:41:05 host program[123]: ", or with an RFC 3339 stamp, or as in RFC 5424'
 _LONGEST_REST = 60  # characters
 
 
 class Miss(NamedTuple):
-    """How near a line came to being an event, from 0 to 2, and what it lacks."""
+    """How near a line came to being an event, and what it lacks; compare the nearness."""
 
-    nearness: float
+    nearness: tuple[float, int]
     reason: str
 
 
 def miss(formats: Sequence[Format], line: bytes) -> Miss:
-    """Tell what a line lacks, newline or not, that is none of the formats' events."""
+    """Tell what a line lacks, newline or not, that is none of the formats' events.
+
+    Nearer than anything is a line of the right program with a needle, then one that lacks either.
+    """
     text = line.removesuffix(b"\n")
+    syslog = framed(text)
     misses = [
         found
         for format in formats
-        for frame in frames(format, text)
+        for frame in frames(format, text, syslog)
         if (found := _of_message(format, frame)) is not None
     ]
     if misses:
-        return max(misses)
-    needle = 0.25 * any(
+        return max(misses, key=lambda miss: miss.nearness)
+    needle = 2 * any(
         needle in text for format in formats for kind in format.lines for needle in kind.needles
     )
-    frame = framed(text)
-    if frame is None:
-        return Miss(needle, "it does not begin as a line of syslog does")
-    program = _text(frame.program)
+    if syslog is None:
+        return Miss((needle, 0), f"it does not begin as a line of syslog does: {_BEGINNING}")
+    program = _text(syslog.program)
     for format in formats:
-        if format.programs.fullmatch(frame.program):
+        if format.programs.fullmatch(syslog.program):
             lacks = "has no process number" if format.pid == "always" else "has a process number"
-            return Miss(
-                0.75 + needle, f'its program, "{program}", {lacks}, unlike that of {format.name}'
-            )
-    known = sorted({name for format in formats for name in format.program_names})
-    names = ", ".join(known[:_MOST_NAMES]) + (" …" if len(known) > _MOST_NAMES else "")
-    return Miss(0.25 + needle, f'its program, "{program}", is none of {names}')
+            reason = f'its program, "{program}", {lacks}, unlike that of {format.name}'
+            return Miss((1.5 + needle, 0), reason)
+    known = list(dict.fromkeys(name for format in formats for name in format.program_names))
+    if len(known) <= _MOST_NAMES:
+        return Miss((needle, 0), f'its program, "{program}", is none of {", ".join(known)}')
+    near = get_close_matches(program.lower(), known, 1)
+    hint = f'; the nearest is "{near[0]}"' if near else ""
+    return Miss((needle, 0), f'its program, "{program}", is none that the formats name{hint}')
 
 
 def _of_message(format: Format, frame: Framed) -> Miss | None:
     """What a format's message lacks; None if it may be no message of that server at all."""
     kind = max(format.lines, key=lambda kind: _fitting(kind, frame.message))
-    fits, end = _fitting(kind, frame.message)
+    needle, end, fits = _fitting(kind, frame.message)
+    nearness = 2.0 + 2 * needle, end
+    if fits == 1 and end == len(frame.message):
+        needles = ", ".join(f'"{_text(needle)}"' for needle in kind.needles)
+        return Miss(nearness, f"it is {format.name}'s, but holds none of the needles {needles}")
     if end == 0:
         if not frame.host:  # in the server's own file the frame is little more than a stamp
             return None
-        return Miss(1, f"it is {format.name}'s, but none of its events")
+        return Miss(nearness, f"it is {format.name}'s, but none of its events")
     rest = _text(frame.message[end:])
     rest = rest if len(rest) <= _LONGEST_REST else rest[:_LONGEST_REST] + "…"
     lacks = f'because of "{rest}"' if rest else "because it ends too early"
     reason = f"it is {format.name}'s, but no {kind.event} {lacks}; one reads"
-    return Miss(1 + fits, f"{reason}: {_text(kind.example)}")
+    return Miss(nearness, f"{reason}: {_text(kind.example)}")
 
 
-def _fitting(kind: Line, message: bytes) -> tuple[float, int]:
-    """How much of the pattern (0 to 1) fits how many bytes of the message."""
+def _fitting(kind: Line, message: bytes) -> tuple[bool, int, float]:
+    """Whether it holds a needle, and how many of its bytes fit how much (0 to 1) of the pattern."""
+    needle = any(needle in message for needle in kind.needles)
     heads = _heads(kind.pattern)
     for length, head in heads:
         if found := head.match(message):
-            return length / heads[0][0], found.end()
-    return 0, 0
+            return needle, found.end(), length / heads[0][0]
+    return needle, 0, 0
 
 
 @lru_cache(maxsize=1000)
@@ -99,4 +111,4 @@ def _inner(pattern: re.Pattern[bytes]) -> bytes:
 
 
 def _text(data: bytes) -> str:
-    return data.decode("utf-8", "replace")
+    return data.decode("utf-8", "backslashreplace")

@@ -7,19 +7,22 @@ the setting `formats_directory` names adds one, or replaces the one of the same 
 `programs`                the names that stand before the message in syslog; `*` is any part of one
 `pid`                     whether `[123]` follows the name: "always" (default), "never" or "maybe"
 `own_file`                regular expressions for what stands before the message in the server's
-                          own file, with a stamp's shape in braces: `{traditional} `
-`cut_at`                  bytes; where the server's logger cuts long messages, and a stranger can
-                          choose where: one that long, and those behind it for a while, are no
-                          evidence
+                          own file, with a stamp's shape in braces: `{traditional} `; `cut_at` needs
+                          a group `program` in it
+`cut_at`, `cut_behind`    bytes; where the server's logger cuts long messages, and a stranger can
+                          choose where: one of that length is no evidence, nor are the next so many
+                          bytes of the program's messages
 `inherit`                 a format of sapd's own, for every key that is left out
 
 and for each kind of line a table `[[line]]`:
 
 `event`                   "login", "logout" or "connect"; where a login names no address, it is that
-                          of the `connect` by the same process
+                          of the `connect` by the same process; or "cut" for a message that was cut,
+                          though it is shorter than `cut_at`
 `needles`                 texts of which every such line has one: they are looked for first
 `pattern`                 a regular expression for the whole message, both ends included, with the
-                          groups `account` (and `domain`) and `address`; `(?P<_x>` is free
+                          groups `account` (and `domain`) and `address`; `(?P<_x>` is free. What
+                          is not in a group must not fit just anything: a stranger's words would
 `example`                 a message that it fits
 """
 
@@ -34,6 +37,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from ipaddress import IPv6Address, ip_address
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -49,8 +53,19 @@ LONGEST = 1000
 
 _SHIPPED = Path(__file__).with_name("popformats")
 _PIDS = ("always", "never", "maybe")
-_EVENTS = ("login", "logout", "connect")
+_EVENTS = ("login", "logout", "connect", "cut")
 _GROUPS = ("account", "domain", "address")
+_ATOMS = (
+    b"a",
+    b"0",
+    b" ",
+    b".",
+    b"-",
+    b"[",
+    b", ",
+    b"a ",
+    b"=",
+)  # what is repeated to find slow ways
 _SLOW = 0.02  # seconds for one line; a sound pattern takes a thousandth of that
 
 
@@ -69,13 +84,13 @@ class Format:
 
     name: str
     description: str
-    file: str
     inherits: str | None
     program_names: tuple[str, ...]
     programs: re.Pattern[bytes]
     pid: str
     own_file: tuple[re.Pattern[bytes], ...]
     cut_at: int | None
+    cut_behind: int
     lines: tuple[Line, ...]
 
     @property
@@ -86,7 +101,11 @@ class Format:
 
 def names(directory: str | None = None) -> list[str]:
     """The known formats, in alphabetical order; raises `SapdError` if the folder can't be read."""
-    return sorted({file.stem for folder in _folders(directory) for file in _files(folder)})
+    found = {file.stem: file for folder in _folders(directory) for file in _files(folder)}
+    if AUTO in found:
+        reason = "stands for all formats, and can't be the name of one; rename the file"
+        raise errors.SapdError(errors.BAD_CONFIG, str(found[AUTO]), reason)
+    return sorted(found)
 
 
 def chosen(wanted: Sequence[str], directory: str | None = None) -> list[Format]:
@@ -129,9 +148,13 @@ def _files(folder: Path) -> list[Path]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        reason = f"can't be read: {error.strerror}"
+        reason = f"can't be read: {error.strerror}; chmod a+rx it, or name another folder"
         raise errors.SapdError(errors.BAD_CONFIG, str(folder), reason) from None
-    return [file for file in found if file.suffix == ".toml" and not file.name.startswith(".")]
+    return [
+        file
+        for file in found
+        if file.suffix == ".toml" and not file.name.startswith(".") and not file.is_fifo()
+    ]
 
 
 class _Reader:
@@ -148,30 +171,40 @@ class _Reader:
             if base not in _files(_SHIPPED):
                 self._refuse("inherit", f'is "{read["inherit"]}", which is no format of sapd\'s')
             read = {**self._toml(base), **read}
-        known = ("description", "source", "programs", "pid", "own_file", "cut_at", "inherit")
-        self._only("", read, (*known, "line"))
+        known = ("description", "source", "programs", "pid", "own_file", "inherit", "line")
+        self._only("", read, (*known, "cut_at", "cut_behind"))
         programs = self._texts(read, "", "programs")
+        for program in programs:
+            if not re.fullmatch(r"[^\[\]:]{1,64}", program) or not program.strip("* "):
+                reason = f'has "{program}"; write a name as it stands before [123]: in syslog'
+                self._refuse("programs", reason)
         heads = self._texts(read, "", "own_file")
         if not programs and not heads:
             self._refuse("programs", "is missing; name the programs as syslog does")
-        cut_at = read.get("cut_at")
-        if cut_at is not None and (type(cut_at) is not int or cut_at < 1):
-            self._refuse("cut_at", "must be a number of bytes")
+        cut_at, cut_behind = (self._bytes(read, key) for key in ("cut_at", "cut_behind"))
+        if (cut_at is None) != (cut_behind is None):
+            self._refuse("cut_at", "and cut_behind go together")
         lines = read.get("line")
         if not isinstance(lines, list) or not lines:
             self._refuse("line", "is missing; add [[line]] with event, needles, pattern, example")
         return Format(
             name=self.file.stem,
             description=self._text(read, "", "description"),
-            file=str(self.file),
             inherits=read.get("inherit"),
             program_names=tuple(programs),
             programs=re.compile(b"|".join(_glob(program) for program in programs) or rb"(?!)"),
             pid=self._one_of(read.get("pid", "always"), "pid", _PIDS),
             own_file=tuple(self._head(head) for head in heads),
             cut_at=cut_at,
-            lines=tuple(self._line(f"line {n}", line) for n, line in zip(count(1), lines)),
+            cut_behind=cut_behind or 0,
+            lines=tuple(self._line(f"[[line]] {n}", line) for n, line in zip(count(1), lines)),
         )
+
+    def _bytes(self, read: dict[str, Any], key: str) -> int | None:
+        value = read.get(key)
+        if value is not None and (type(value) is not int or value < 1):
+            self._refuse(key, "must be a number of bytes")
+        return value
 
     def _toml(self, file: Path) -> dict[str, Any]:
         try:
@@ -199,7 +232,7 @@ class _Reader:
                 self._refuse(f"{where}: pattern", f'has a group "{group}"; known are {known}')
         if pattern.groups > len(groups):
             self._refuse(f"{where}: pattern", "has a group without a name; write (?:...)")
-        for needed in {"connect": ["address"]}.get(event, ["account"]):
+        for needed in {"connect": ["address"], "cut": []}.get(event, ["account"]):
             if needed not in groups:
                 self._refuse(f"{where}: pattern", f"needs a group (?P<{needed}>...)")
         example = self._text(read, f"{where}: ", "example").encode()
@@ -210,10 +243,20 @@ class _Reader:
 
     def _try_out(self, where: str, line: Line) -> None:
         """Do what the tests do for the shipped formats: does it fit, how long can it take."""
-        if line.pattern.fullmatch(line.example) is None:
+        found = line.pattern.fullmatch(line.example)
+        if found is None:
             self._refuse(f"{where}: example", "does not fit the pattern")
-        if not any(needle in line.example for needle in line.needles):
-            self._refuse(f"{where}: needles", "has no text that is in the example")
+        rest = without_groups(found)
+        if not any(needle in rest for needle in line.needles):
+            self._refuse(f"{where}: needles", "has no text that every such line holds")
+        named = found.groupdict().get("address")
+        if named is not None and parse_address(named) is None:
+            self._refuse(f"{where}: example", f'has "{named.decode()}" for its address')
+        for spoilt in (b"\0 " + line.example, line.example + b" \0"):
+            fits = line.pattern.fullmatch(spoilt)
+            if fits is not None and b"\0" in without_groups(fits):
+                reason = "fits with any words before or behind, which may be a stranger's"
+                self._refuse(f"{where}: pattern", reason)
         if takes_long(line.pattern, line.example):
             reason = f"takes too long on a line made to that end, over {_SLOW} s; simplify it"
             self._refuse(f"{where}: pattern", reason)
@@ -223,9 +266,14 @@ class _Reader:
         for shape, pattern in STAMPS.items():
             own = own.replace(f"{{{shape}}}", f"(?P<stamp>{pattern.decode()})")
         head = self._compiled(own, "own_file")
+        for group in head.groupindex:
+            if group not in ("stamp", "program") and not group.startswith("_"):
+                self._refuse("own_file", f'has a group "{group}"; known is program')
         if "stamp" not in head.groupindex:
             shapes = ", ".join(f"{{{shape}}}" for shape in STAMPS)
             self._refuse("own_file", f"needs one stamp, as {shapes}: {text}")
+        if not self.shipped and takes_long(head, b""):
+            self._refuse("own_file", f"takes too long, over {_SLOW} s, on some line: {text}")
         return head
 
     def _compiled(self, text: str, where: str) -> re.Pattern[bytes]:
@@ -246,8 +294,10 @@ class _Reader:
                 self._refuse(f"{where}{key}", f"is no key; known are {', '.join(known)}")
 
     def _one_of(self, value: Any, where: str, known: Sequence[str]) -> str:
+        if value is None:
+            self._refuse(where, f"is missing; it is one of {', '.join(known)}")
         if value not in known:
-            self._refuse(where, f"is {value!r}; it must be one of {', '.join(known)}")
+            self._refuse(where, f"must be one of {', '.join(known)}")
         return str(value)
 
     def _text(self, read: dict[str, Any], where: str, key: str) -> str:
@@ -281,16 +331,47 @@ def takes_long(pattern: re.Pattern[bytes], example: bytes) -> bool:
 
 
 def _hostile(example: bytes) -> Iterator[bytes]:
-    parts = list(re.finditer(rb"\w+|\W", example))
-    for times in (12, 16, 20, 24, 28, 64, 128, 256, 512, LONGEST):
-        for part in parts:
-            many = (part[0] * times)[:times]
-            head = example[: part.start()] + many
-            for rest in (example[part.end() :] + b"\0", b" \0"):
-                yield (head + rest)[: LONGEST - 2] + b"\0"
+    ends = [0, *(part.end() for part in re.finditer(rb"\w+|\W", example))]
+    parts = [
+        ((start, end), example[start:end])
+        for n, start in enumerate(ends)
+        for end in ends[n + 1 : n + 5]  # as in " k=v"
+    ]
+    for size in (*range(8, 32, 4), *range(32, 160, 8), 256, LONGEST):
+        for (start, end), text in [*parts, ((0, 0), b"")]:
+            for again in dict.fromkeys([text, *_ATOMS]) if len(text) < 2 else [text]:
+                head = example[:start] + (again * size)[:size]
+                for rest in (example[end:] + b"\0", b" \0"):
+                    yield (head + rest)[: LONGEST - 2] + b"\0"
 
 
 def _seconds(pattern: re.Pattern[bytes], line: bytes) -> float:
-    start = time.perf_counter()
+    start = time.process_time()  # not the time that other processes take
     pattern.fullmatch(line)
-    return time.perf_counter() - start
+    return time.process_time() - start
+
+
+def without_groups(found: re.Match[bytes]) -> bytes:
+    """What a pattern fitted outside its named groups."""
+    rest = bytearray(found.string)
+    for group in found.re.groupindex:
+        if not group.startswith("_") and found.start(group) >= 0:
+            start, end = found.span(group)
+            rest[start:end] = b"\n" * (end - start)
+    return bytes(rest)
+
+
+def parse_address(text: bytes) -> str | None:
+    """The address in its usual spelling, an IPv4-mapped one as IPv4; None if it is none.
+
+    vpopmail writes an underscore for each colon of an IPv6 address (vchkpw.c).
+    """
+    try:
+        ip = ip_address(text.replace(b"_", b":").decode("ascii"))
+    except ValueError:
+        return None
+    if isinstance(ip, IPv6Address):
+        if ip.scope_id is not None:
+            return None
+        return str(ip.ipv4_mapped or ip)
+    return str(ip)

@@ -16,39 +16,38 @@ What a line means may depend on earlier ones, which the `Context` remembers from
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from ipaddress import IPv6Address, ip_address
 from typing import NamedTuple
 
 from sapd import formats
-from sapd.formats import LONGEST, Format, Line
+from sapd.formats import LONGEST, Format, Line, parse_address
 from sapd.timestamps import STAMPS, Clock
 
 DAY = 86400
-"""Seconds that a connect waits for its login."""
+"""Seconds after which a half-seen session is forgotten."""
 
-CUT_BEHIND = 16 * 1024
-"""Bytes of a program's messages behind one that its logger has cut, which may hold the rest of it.
-
-Courier's logger reads through two buffers of 4,096 bytes in turn: the rest of a cut message was
-seen 54 lines and 3,167 bytes behind it. Four times the buffer, because pieces that look short may
-have been cut, too.
-"""
+WAIT = 1800
+"""Seconds within which a login must follow its connect: servers hang up on who says nothing."""
 
 _ORDER = 2.0  # seconds by which a login's stamp may lie before its connect's
 _MOST_CONNECTS = 20_000  # of one log, waiting; strangers may leave as many as they like
 _SD_ELEMENT = rb'\[[^\s=\]"]+(?: [^\s=\]"]+="(?:[^"\\\]]|\\.)*")*\]'
+_HOST = rb"(?P<host>[^\s\[\]]*[^\s\[\]:])"  # no `popper[123]:`, where a line has no host
 _PROGRAM = rb"(?P<program>[^\[\]:]{1,64}?)"
 _SYSLOG = re.compile(
-    rb"(?P<stamp>" + STAMPS["traditional"] + b"|" + STAMPS["rfc3339"] + rb") (?P<host>\S+) "
+    rb"(?P<stamp>" + STAMPS["traditional"] + b"|" + STAMPS["rfc3339"] + rb") " + _HOST + b" "
     rb"" + _PROGRAM + rb"(?:\[(?P<pid>\d+)\])?: (?P<message>.*)",
     re.DOTALL,
 )
 _RFC5424 = re.compile(
-    rb"<\d{1,3}>1 (?P<stamp>" + STAMPS["rfc3339"] + rb") (?P<host>\S+) "
-    rb"" + _PROGRAM + rb" (?P<pid>\d+|-) \S+ (?:-|(?:" + _SD_ELEMENT + rb")+) {1,2}(?P<message>.*)",
+    rb"<\d{1,3}>1 (?P<stamp>" + STAMPS["rfc3339"] + rb") " + _HOST + b" "
+    rb""
+    + _PROGRAM
+    + rb" (?P<pid>\d+|-) \S+ (?:-|(?:"
+    + _SD_ELEMENT
+    + rb")+) {1,2}(?:\xef\xbb\xbf)?(?P<message>.*)",
     re.DOTALL,
 )
 _WRAPPERS = (
@@ -115,22 +114,6 @@ class Unusable:
     no_address: int = 0
 
 
-def parse_address(text: bytes) -> str | None:
-    """The address in its usual spelling, an IPv4-mapped one as IPv4; None if it is none.
-
-    vpopmail writes an underscore for each colon of an IPv6 address (vchkpw.c).
-    """
-    try:
-        ip = ip_address(text.replace(b"_", b":").decode("ascii"))
-    except ValueError:
-        return None
-    if isinstance(ip, IPv6Address):
-        if ip.scope_id is not None:
-            return None
-        return str(ip.ipv4_mapped or ip)
-    return str(ip)
-
-
 def framed(text: bytes) -> Framed | None:
     """Take syslog's frame off a line; None if it has none."""
     found = _SYSLOG.fullmatch(text) or _RFC5424.fullmatch(text)
@@ -178,12 +161,16 @@ class Recogniser:
         return formats.chosen(self._names, self._directory)
 
     @cached_property
-    def _by_needle(self) -> dict[bytes, list[tuple[Format, Line]]]:
-        found: dict[bytes, list[tuple[Format, Line]]] = {}
-        for format in self.formats:
-            for line in format.lines:
-                for needle in line.needles:
-                    found.setdefault(needle, []).append((format, line))
+    def _kinds(self) -> list[tuple[Format, Line]]:
+        return [(format, kind) for format in self.formats for kind in format.lines]
+
+    @cached_property
+    def _by_needle(self) -> dict[bytes, list[int]]:
+        """For each needle the places in `_kinds`."""
+        found: dict[bytes, list[int]] = {}
+        for place, (_, kind) in enumerate(self._kinds):
+            for needle in kind.needles:
+                found.setdefault(needle, []).append(place)
         return found
 
     @cached_property
@@ -199,18 +186,22 @@ class Recogniser:
         """
         whole, text = line.endswith(b"\n"), line.removesuffix(b"\n")
         self.why = ""
-        cut = self._note_cut(text) if self._cutting else False
-        if len(text) >= LONGEST:
-            self.why = f"it is {len(text)} bytes long; from {LONGEST} on a logger may have cut it"
+        places = {place for needle, of in self._by_needle.items() if needle in text for place in of}
+        if not places and not self._cutting:
             return None
-        for needle, candidates in self._by_needle.items():
-            if needle not in text:
-                continue
-            for format, kind in candidates:
-                for frame in frames(format, text):
-                    found = kind.pattern.fullmatch(frame.message)
-                    if found is not None:
-                        return self._event(format, kind, frame, found, whole, cut)
+        syslog = framed(text)
+        doubted = self._note_cut(text, syslog)
+        if len(text) >= LONGEST:
+            self.why = f"it has {LONGEST} bytes or more, where a logger may have cut it"
+            return None
+        for place in sorted(places):
+            format, kind = self._kinds[place]
+            for frame in frames(format, text, syslog):
+                found = kind.pattern.fullmatch(frame.message)
+                if found is not None and kind.event == "cut":
+                    self.context.cut[_writer(frame)] = format.cut_behind
+                elif found is not None:
+                    return self._event(format, kind, frame, found, whole, doubted)
         return None
 
     def _event(
@@ -220,11 +211,11 @@ class Recogniser:
         frame: Framed,
         found: re.Match[bytes],
         whole: bool,
-        cut: bool,
+        doubted: Container[str],
     ) -> Event | None:
         groups = found.groupdict()
         named = groups.get("address")
-        if cut and format.cut_at is not None:
+        if _writer(frame) in doubted:
             self.unusable.cut += 1
             self.why = "it may be the rest of a message whose head a stranger wrote"
             return None
@@ -253,7 +244,7 @@ class Recogniser:
 
     def _joined(self, kind: Line, frame: Framed, address: str | None, time: float) -> str | None:
         """The address of a line, its own or its connect's; a connect serves for one login."""
-        key = f"{_text(frame.host)} {_text(frame.program)}[{_text(frame.pid)}]"
+        key = f"{_writer(frame)}[{_text(frame.pid)}]"
         waiting = self.context.connects
         if kind.event == "connect" and address is not None:
             waiting.pop(key, None)
@@ -262,29 +253,31 @@ class Recogniser:
                 del waiting[next(iter(waiting))]  # the oldest
         elif kind.event == "login":
             connect = waiting.pop(key, None)
-            if address is None and connect and -_ORDER <= time - connect[1] <= DAY:
+            if address is None and connect and -_ORDER <= time - connect[1] <= WAIT:
                 return connect[0]
         return address
 
-    def _note_cut(self, text: bytes) -> bool:
-        """Whether this line may be the rest of another; remember how long others may be."""
+    def _note_cut(self, text: bytes, syslog: Framed | None) -> set[str]:
+        """Of whom this line may be the rest of another; remember how long others may be."""
+        doubted = set()
         for format, cut_at in self._cutting:
-            for frame in frames(format, text):
-                key = f"{_text(frame.host)} {_text(frame.program)}"
-                left = self.context.cut.pop(key, 0)
+            for frame in frames(format, text, syslog):
+                writer = _writer(frame)
+                left = self.context.cut.pop(writer, 0)
                 if len(frame.message) >= cut_at:
-                    self.context.cut[key] = CUT_BEHIND
-                    return True
-                if left > len(frame.message):
-                    self.context.cut[key] = left - len(frame.message)
-                return left > 0
-        return False
+                    self.context.cut[writer] = max(left, format.cut_behind)
+                    doubted.add(writer)
+                elif left > 0:
+                    doubted.add(writer)
+                    if left > len(frame.message):
+                        self.context.cut[writer] = left - len(frame.message)
+        return doubted
 
     def events(self, block: bytes) -> Iterator[Event]:
         """The events of a block of whole lines, in the order of its lines.
 
-        Looks for the needles in the block at once, and at the lines that hold one: in a mail log
-        shared with an MTA few lines do.
+        Looks at every line while a message may have been cut. Otherwise it looks for the needles in
+        the block at once, and at the lines that hold one: in a mail log shared with an MTA few do.
         """
         starts = set()
         if self._cutting and (self.context.cut or _has_long(block, self._cutting)):
@@ -303,17 +296,20 @@ class Recogniser:
                 yield event
 
 
-def frames(format: Format, text: bytes) -> Iterator[Framed]:
-    """Take the frame off a line, if it is one that the format's programs write."""
-    frame = framed(text)
-    if frame is not None and _writes(format, frame):
-        yield frame
+def frames(format: Format, text: bytes, syslog: Framed | None) -> Iterator[Framed]:
+    """Take a frame off a line that the format's programs write; `syslog` is what `framed` gave."""
+    if syslog is not None and _writes(format, syslog):
+        yield syslog
     for head in format.own_file:
         if found := head.match(text):
             groups = found.groupdict(b"")
             yield Framed(
                 groups["stamp"], b"", groups.get("program", b""), b"-", text[found.end() :]
             )
+
+
+def _writer(frame: Framed) -> str:
+    return f"{_text(frame.host)} {_text(frame.program)}"
 
 
 def _has_long(block: bytes, cutting: Sequence[tuple[Format, int]]) -> bool:

@@ -31,7 +31,7 @@ _TIME = rb" [0-2]\d:[0-5]\d:[0-6]\d"
 
 STAMPS: dict[str, bytes] = {
     "traditional": _MONTH + rb" (?:[ 0-3]\d|\d)" + _TIME,
-    "rfc3339": rb"\d{4}-\d\d-\d\dT[0-2]\d:[0-5]\d:[0-6]\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)",
+    "rfc3339": rb"\d{4}-\d\d-\d\dT[0-2]\d:[0-5]\d:[0-6]\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:?\d\d)",
     "trace": _MONTH + rb" [ 0-3]\d" + _TIME + rb"\.\d{3} \d{4}",
     "ctime": rb"[A-Z][a-z]{2} " + _MONTH + rb" [ 0-3]\d" + _TIME + rb" \d{4}",
     "iso": rb"\d{4}-\d\d-\d\d" + _TIME,

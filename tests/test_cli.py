@@ -228,6 +228,8 @@ def test_match_summary() -> None:
     done = sapd("match", "--summary", "--json", text=LOG)
     assert done.returncode == 2
     assert "--summary and --json exclude each other" in done.stderr
+    done = sapd("match", "--summary", "--explain", text=LOG)
+    assert "--summary and --explain exclude each other" in done.stderr
 
 
 def test_match_explains() -> None:
@@ -243,9 +245,10 @@ def test_match_explains() -> None:
     done = sapd("match", "--format", "qpopper", "--explain", text="".join(lines))
     said = done.stdout.splitlines()
     assert said[:4] == [
-        "1: nothing (it does not begin as a line of syslog does)",
-        '2: nothing (its program, "sshd", is none of in.qpopper, in.qpopper -s, in.qpopper-s, '
-        "popper, popper -s, popper-s …)",
+        "1: nothing (it does not begin as a line of syslog does: "
+        '"Nov 22 10:41:05 host program[123]: ", or with an RFC 3339 stamp, or as in RFC 5424)',
+        '2: nothing (its program, "sshd", is none of popper, qpopper, in.qpopper, popper-s, '
+        "qpopper-s, in.qpopper-s, popper -s, qpopper -s, in.qpopper -s)",
         '3: nothing (it is qpopper\'s, but no login because of " b" at (h) 192.0.2.1"; one reads: '
         '(v4.0.5) POP login by user "bob" at (h.example.net) 192.0.2.10 [pop_log.c:244])',
         '4: nothing ("999.0.2.1" is no address)',

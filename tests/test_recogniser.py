@@ -2,13 +2,14 @@
 
 import json
 import re
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sapd import formats
-from sapd.recogniser import CUT_BEHIND, DAY, Context, Event, Recogniser
+from sapd.recogniser import DAY, WAIT, Context, Event, Recogniser
 from sapd.timestamps import Clock, moment
 from tests import samples
 from tests.samples import Row
@@ -141,6 +142,11 @@ def test_every_tag_and_frame(head: str, program: str) -> None:
         "<149>1 2026-11-22T10:41:05Z mx1 sm-mta 7 - -  x popper 4242 - -  " + LOGIN,
         "<149>1 2026-11-22T10:41:05Z mx1 sm-mta x popper 4242 - -  " + LOGIN,
         "Nov 22 10:41:05 mx1 popper 4242 - -  " + LOGIN,
+        # Lines without a host: what stands in its place is not one.
+        "Nov 22 10:41:05 sm-mta[123]: popper[4711]: " + LOGIN,
+        "Nov 22 10:41:05 sm-mta: popper[4711]: " + LOGIN,
+        "Nov 22 10:41:05 [sm-mta] popper[4711]: " + LOGIN,
+        "<149>1 2026-11-22T10:41:05Z sm-mta: popper 4242 - -  " + LOGIN,
     ],
 )
 def test_almost_is_not_enough(line: str) -> None:
@@ -282,8 +288,11 @@ def test_a_connect_serves_for_one_login_of_its_day() -> None:
     assert address_of(connect, popa3d("Session from bad"), login) == "192.0.2.1"
     early = popa3d("Authentication passed for a", at="10:41:00")
     assert address_of(connect, early) is None
-    late = b"Nov 21 10:41:04" + connect[15:]
-    assert address_of(late, login) is None
+    for seconds, address in ((WAIT, "192.0.2.1"), (WAIT + 1, None)):
+        at = time.strftime("%H:%M:%S", time.gmtime(10 * 3600 + 41 * 60 + 5 + seconds))
+        assert address_of(connect, popa3d("Authentication passed for a", at=at)) == address
+    slightly_early = popa3d("Authentication passed for a", at="10:41:03")
+    assert address_of(connect, slightly_early) == "192.0.2.1"
 
 
 def test_half_seen_sessions_go_from_run_to_run_for_a_day() -> None:
@@ -295,8 +304,12 @@ def test_half_seen_sessions_go_from_run_to_run_for_a_day() -> None:
     assert event.address == "192.0.2.1"
     first.recognise(popa3d("Session from 192.0.2.1"))
     at = moment("2026-11-22T10:41:05", Clock(NOW).zone)
-    first.context.expire(at + DAY)
-    assert first.context.connects
+    for now in (at - DAY, at + DAY):
+        first.context.expire(now)
+        assert first.context.connects
+    ahead = Context(dict(first.context.connects))
+    ahead.expire(at - DAY - 1)
+    assert not ahead.connects
     first.context.expire(at + DAY + 1)
     assert not first.context.connects
 
@@ -314,6 +327,7 @@ def courier(text: str, tag: str = "pop3d", host: str = "mx1") -> bytes:
     return f"Nov 22 10:41:05 {host} {tag}: {text}\n".encode()
 
 
+BEHIND = formats.load("courier").cut_behind
 FORGED = courier("LOGIN, user=bob, ip=[::ffff:203.0.113.55], port=[44471]")
 HEAD = courier("LOGIN FAILED, user=" + "A" * 486)
 
@@ -327,9 +341,14 @@ HEAD = courier("LOGIN FAILED, user=" + "A" * 486)
         ([HEAD, HEAD.replace(b"mx1", b"mx2"), courier("x", host="mx2"), FORGED], False),
         ([HEAD, courier("x"), FORGED], False),
         ([HEAD, FORGED, FORGED], False),
-        ([HEAD, *[courier("x" * 256)] * (CUT_BEHIND // 256 - 1), FORGED], False),
-        ([HEAD, *[courier("x" * 256)] * (CUT_BEHIND // 256), FORGED], True),
-        ([HEAD, *[courier("x" * 256)] * 60, HEAD, *[courier("x" * 256)] * 60, FORGED], False),
+        ([HEAD, *[courier("x" * 256)] * (BEHIND // 256 - 1), FORGED], False),
+        ([HEAD, *[courier("x" * 256)] * (BEHIND // 256), FORGED], True),
+        ([HEAD, *[courier("x" * 256)] * 280, HEAD, *[courier("x" * 256)] * 280, FORGED], False),
+        ([courier("LOGIN FAILED, user=A"), FORGED], False),  # its blanks were taken off
+        ([courier("LOGIN FAILED, user=A"), courier("x"), courier("x"), FORGED], False),
+        ([courier("LOGIN FAILED, user=A, ip=[::ffff:203.0.113.5], port=[7]"), FORGED], True),
+        ([courier("x" * 399), FORGED], True),
+        ([courier("x" * 400), FORGED], False),
         ([HEAD.replace(b"pop3d", b"imapd"), FORGED], True),
         ([HEAD.replace(b"mx1", b"mx2"), FORGED], True),
     ],
@@ -463,3 +482,96 @@ def test_no_text_of_a_stranger_yields_another_address(
     for wanted in (name, formats.AUTO):
         nameless = "".join("".join(client).split())[:255]
         check(name, recogniser(wanted), heads(name), "".join(account), nameless)
+
+
+IMAPD, IPOP3D, VPOPMAIL = (HEADS[0].format(name) for name in ("imapd", "ipop3d", "vpopmail"))
+DOVECOT = "Nov 22 10:41:05 mx1 dovecot: pop3-login: "
+TAIL = "user=<bob>, method=PLAIN, rip=192.0.2.10, lip=192.0.2.1"
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("dovecot", DOVECOT + "Login: " + TAIL.replace("PLAIN", "ANONYMOUS")),
+        (
+            "dovecot",
+            f"{DOVECOT}proxy(bob,192.0.2.2:110): Started proxying to <192.0.2.2> (0.019 secs): "
+            + TAIL.replace("PLAIN", "ANONYMOUS"),
+        ),
+        ("dovecot", f"{DOVECOT}Login: {TAIL}, session=<8LtSMOFg35/LAHEJ>"),  # the rest of a failure
+        ("cyrus", HEADS[0].format("imap") + "login: h [6.6.6.6] bob ANONYMOUS User logged in"),
+        ("cyrus", HEADS[0].format("imap") + "login: [6.6.6.6] anonymous plaintext User logged in"),
+        ("cyrus", HEADS[0].format("imap") + "login: [6.6.6.6] anonymous plaintext"),
+        ("cyrus", HEADS[0].format("imap") + "login: [6.6.6.6] anonymous x CRAM-MD5"),
+        (
+            "uw-imap",
+            IMAPD + "Authenticated user=x host=[6.6.6.6] mech=ANONYMOUS",
+        ),
+        ("uw-imap", IPOP3D + f"Login user=x host={'x' * 70} [6.6.6.6]"),
+        (
+            "uw-imap",
+            IPOP3D + f"Login user=x host={'x' * 70} [6.6.6.6] nmsgs=1/1",
+        ),
+        ("vpopmail", VPOPMAIL + "vchkpw-25: (PLAIN) login success b:192.0.2.1"),
+        (
+            "vpopmail",
+            VPOPMAIL + "vchkpw-smtp: (PLAIN) login success b:192.0.2.1",
+        ),
+        ("courier", "Nov 22 10:41:05 mx1 pop3d[7]: LOGIN, user=bob, ip=[192.0.2.1], port=[7]"),
+    ],
+)
+def test_what_proves_no_password_is_no_login(name: str, line: str) -> None:
+    assert recognise(line, name) is None
+    assert recognise(line, formats.AUTO) is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"{DOVECOT}Login: {TAIL}, mpid=42, TLS, session=<8LtSMOFg35/LAHEJ>",
+        f"{DOVECOT}Login: {TAIL}, mpid=42, TLS, TLSv1.3 with cipher TLS_AES_256_GCM_SHA384 "
+        "(256/256 bits), session=<abc>",
+        f"{DOVECOT}Login: {TAIL.replace(', lip', ', rport=4711, lip')}, lport=110, TLS",
+        "2026-11-22T10:41:05+00:00 pop3-login: Info: Login: " + TAIL,
+        "2026-11-22T10:41:05+0000 mx1 dovecot: pop3-login: Login: " + TAIL,
+        "imap-login: 2026-11-22 10:41:05 Info: Login: " + TAIL + ", TLS",
+        "<22>1 2026-11-22T10:41:05Z mx1 dovecot - - -  \ufeffpop3-login: Login: " + TAIL,
+        "Nov 22 10:41:05 mx1 cyrus/imapd[88]: login: client.example.net[192.0.2.10] bob plaintext ",
+        "Nov 22 10:41:05 mx1 imapd[88]: login: client.example.net[192.0.2.10] bob plaintext+TLS",
+        "Nov 22 10:41:05 mx1 courier-pop3d: LOGIN, user=bob, ip=[::ffff:192.0.2.10], port=[7]",
+        'Nov 22 10:41:05 mx1 perdition[4]: Auth: 192.0.2.10:35747->192.0.2.1:110 user="bob" '
+        'server="h" port="110" status="ok"',
+    ],
+)
+def test_less_common_lines_of_a_login(line: str) -> None:
+    event = recognise(line, formats.AUTO)
+    assert event is not None
+    assert (event.event, event.address, event.account) == ("login", "192.0.2.10", "bob")
+
+
+def test_a_cut_message_of_one_server_is_no_matter_to_others() -> None:
+    qpopper = (HEADS[0].format("popper") + LOGIN + "\n").encode()
+    for long in (b"x" * 5000 + b"\n", b"Nov 22 10:41:05 mx1 sm-mta[7]: " + b"x" * 5000 + b"\n"):
+        assert len(list(recogniser(formats.AUTO).events(long + qpopper))) == 1
+    dovecot = f"{DOVECOT}Login: {TAIL}\n".encode()
+    cut = b"Nov 22 10:41:05 mx1 dovecot: imap-login: ID sent: " + b"x" * 4000 + b"\n"
+    assert list(recogniser(formats.AUTO).events(cut + dovecot)) == []
+    assert len(list(recogniser(formats.AUTO).events(cut + qpopper))) == 1
+
+
+def test_what_was_cut_is_counted() -> None:
+    found = recogniser("courier")
+    assert [found.recognise(line) for line in (HEAD, FORGED)] == [None, None]
+    assert found.unusable.cut == 1
+    assert found.why == "it may be the rest of a message whose head a stranger wrote"
+
+
+def test_of_two_formats_the_first_wins() -> None:
+    line = (HEADS[0].format("popper") + "Stats: bob 0 0 0 0 h 192.0.2.1\n").encode()
+    for names, event in (
+        (["qpopper", "qpopper-stats"], "logout"),
+        (["qpopper-stats", "qpopper"], "login"),
+    ):
+        found = recogniser(*names).recognise(line)
+        assert found is not None
+        assert (found.event, found.format) == (event, names[0])

@@ -18,6 +18,14 @@ from sapd.config import Config
 
 def findings(config: Config, root: str = "/") -> Iterator[Finding]:
     """Yield the findings, each problem with its remedy; `root` is where /etc is looked for."""
+    said = set()
+    for finding in _all(config, root):
+        if finding.text not in said:  # one format may be broken for two logs
+            said.add(finding.text)
+            yield finding
+
+
+def _all(config: Config, root: str) -> Iterator[Finding]:
     yield Finding(0, f"{config.path}: the configuration is valid")
     for name in formats.names(config.formats_directory):
         try:
@@ -58,7 +66,8 @@ def _state_folder(directory: str) -> Finding:
     if os.path.isdir(directory):
         if os.access(directory, os.W_OK | os.X_OK):
             return Finding(0, f"{directory}: the state can be saved")
-        return Finding(errors.NO_PERMISSION, f"{directory}: is not writable for this user")
+        reason = "is not writable for this user; chown it, or run as its owner"
+        return Finding(errors.NO_PERMISSION, f"{directory}: {reason}")
     if not os.path.islink(directory) and os.access(os.path.dirname(directory), os.W_OK | os.X_OK):
         return Finding(0, f"{directory}: sapd run makes it")
     return Finding(errors.CANT_CREATE, f"{directory}: is missing and can't be made; make it")

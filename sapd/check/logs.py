@@ -14,7 +14,7 @@ from sapd.check.finding import Finding, Note
 from sapd.check.rotation import rotates
 from sapd.check.syslogs import SYSLOG_CONFS, syslog_sources
 from sapd.config import Config, Log
-from sapd.formats import load, usable
+from sapd.formats import AUTO, load, usable
 from sapd.maillog import Reading
 from sapd.recogniser import Recogniser, Unusable, framed
 from sapd.timestamps import AHEAD, Clock
@@ -43,19 +43,27 @@ def findings(log: Log, config: Config, root: str) -> Iterator[Finding]:
     now = time()
     clock = Clock(now, log.zone)
     folder = config.formats_directory
-    recogniser = Recogniser(log.formats, clock, folder)
+    formats = usable(folder)
+    names = formats if AUTO in log.formats else [name for name in log.formats if name in formats]
+    if not names:
+        return  # what is wrong with them was said
+    recogniser = Recogniser(names, clock, folder)
     others = [other.path for other in config.logs]
     reading = Reading(log.path, None, now - config.rules.longest, 0, clock, others)
     try:
-        known = {format.name for format in recogniser.formats}
-        rest = Recogniser([name for name in usable(folder) if name not in known], clock, folder)
+        rest = Recogniser(
+            [name for name in formats if name not in names or load(name, folder).inherits],
+            clock,
+            folder,
+        )
         seen = _look(reading, recogniser, rest, now)
         changed = os.stat(log.path).st_mtime
     except errors.SapdError as problem:
         yield Finding(problem.status, str(problem))
         return
     except OSError as error:
-        yield Finding(errors.LOG_UNREADABLE, f"{log.path}: can't be read: {error.strerror}")
+        reason = f"can't be read: {error.strerror}; try it as the user who runs sapd"
+        yield Finding(errors.LOG_UNREADABLE, f"{log.path}: {reason}")
         return
     yield from _formats(log, seen, recogniser, folder)
     yield from _evidence(log, seen, recogniser.unusable)
@@ -84,7 +92,7 @@ def _look(reading: Reading, recogniser: Recogniser, rest: Recogniser, now: float
                 seen.opening += event.address is not None
                 seen.ahead += event.time > now + AHEAD
         seen.others.update(event.format for event in rest.events(block) if event.event == "login")
-        nothing.extend(block.splitlines()[-_MISSES:])
+        nothing.extend(block.removesuffix(b"\n").split(b"\n")[-_MISSES:])
     seen.lines = reading.lines_read
     seen.syslog = framed(seen.last.removesuffix(b"\n")) is not None
     seen.misses = list(nothing)
@@ -94,7 +102,8 @@ def _look(reading: Reading, recogniser: Recogniser, rest: Recogniser, now: float
 def _formats(log: Log, seen: _Seen, recogniser: Recogniser, folder: str) -> Iterator[Finding]:
     """Whether the log is written in the formats that are configured."""
     if seen.lines == 0:
-        yield Finding(errors.LOG_UNREADABLE, f"{log.path}: is empty; does the POP server log here?")
+        what = "holds no whole line" if os.path.getsize(log.path) else "is empty"
+        yield Finding(errors.LOG_UNREADABLE, f"{log.path}: {what}; does the POP server log here?")
         return
     read = f"{log.path}: {seen.lines} lines read"
     if seen.events["login"]:
@@ -110,14 +119,16 @@ def _formats(log: Log, seen: _Seen, recogniser: Recogniser, folder: str) -> Iter
             yield Note(f"{log.path}: has logins of formats not named, which open nothing: {others}")
         return
     what = "no login, only logouts," if seen.events else "no line"
-    reason = f"{read}, {what} in the format {', '.join(log.formats)}"
+    formats = "any known format" if AUTO in log.formats else f"the format {', '.join(log.formats)}"
+    reason = f"{read}, {what} in {formats}"
     if seen.others:
         remedy = f"set formats to what has logins here: {_counts(seen.others)}"
         yield Finding(errors.LOG_UNREADABLE, f"{reason}; {remedy}")
         return
     remedy = "does the POP server log logins, and here? See sapd match --explain"
     yield Finding(errors.LOG_UNREADABLE, f"{reason}; {remedy}")
-    again = Recogniser(log.formats, recogniser.clock, folder)  # its counts are of no matter
+    names = [format.name for format in recogniser.formats]
+    again = Recogniser(names, recogniser.clock, folder)  # its counts are of no matter
     for line, lacks in _near_misses(seen.misses, again):
         yield Note(f"{log.path}: nearest to one comes, but {lacks}: {line}")
 
@@ -128,18 +139,19 @@ def _counts(counter: Counter[str]) -> str:
 
 def _near_misses(lines: list[bytes], recogniser: Recogniser) -> list[tuple[str, str]]:
     """The three of the lines that come nearest to an event, each kind once, and what they lack."""
-    kinds: dict[bytes, tuple[float, bytes, str]] = {}
+    kinds: dict[bytes, tuple[tuple[float, int], bytes, str]] = {}
     for line in lines:
         kind = re.sub(rb"\d+", b"0", line)
         if kind not in kinds and recogniser.recognise(line + b"\n") is None:
             nearness, reason = explain.miss(recogniser.formats, line)
             kinds[kind] = nearness, line, recogniser.why or reason
     nearest = sorted(kinds.values(), reverse=True)[:3]
-    return [
-        (line.decode("utf-8", "replace")[:_LINE], reason)
-        for nearness, line, reason in nearest
-        if nearness > 0
-    ]
+    return [(_shown(line), reason) for (near, _), line, reason in nearest if near > 0]
+
+
+def _shown(line: bytes) -> str:
+    text = line.decode("utf-8", "backslashreplace")
+    return text if len(text) <= _LINE else text[:_LINE] + "…"
 
 
 def _evidence(log: Log, seen: _Seen, unusable: Unusable) -> Iterator[Finding]:
@@ -167,9 +179,13 @@ def _evidence(log: Log, seen: _Seen, unusable: Unusable) -> Iterator[Finding]:
 
 def _cutting(log: Log, config_path: str, root: str) -> Iterator[Finding]:
     """Who shortens the log: sapd, logrotate, or, which is wrong, both or nobody."""
-    rotating = rotates(log.path, os.path.join(root, "etc/logrotate.conf")).found
+    look = rotates(log.path, os.path.join(root, "etc/logrotate.conf"))
+    rotating = look.found
+    if look.unread:
+        unread = "; ".join(look.unread)
+        yield Note(f"{log.path}: whether logrotate shortens it can't be told: {unread}")
     if log.keep_lines is None:
-        if not rotating:
+        if not rotating and not look.unread:
             yield Note(f"{log.path}: nothing shortens it; set keep_lines, or see cron/logrotate")
         return
     if rotating:
@@ -185,7 +201,8 @@ def _cutting(log: Log, config_path: str, root: str) -> Iterator[Finding]:
         if writable:
             yield Finding(0, f"{log.path}: can be cut")
         else:
-            yield Finding(errors.NO_PERMISSION, f"{log.path}: can't be cut: not writable")
+            reason = "can't be cut: not writable for this user; take keep_lines out, or run as root"
+            yield Finding(errors.NO_PERMISSION, f"{log.path}: {reason}")
 
 
 def _forgeable(path: str, root: str) -> Note:

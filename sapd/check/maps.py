@@ -63,7 +63,8 @@ def findings(
     elif why := why_unreadable(access.database, cf):
         yield Finding(errors.NO_PERMISSION, f"{access.database}: {why}")
     elif not os.access(access.database, os.W_OK):
-        yield Finding(errors.NO_PERMISSION, f"{access.database}: is not writable for this user")
+        reason = "is not writable for this user; run as root, or see examples/sendmail"
+        yield Finding(errors.NO_PERMISSION, f"{access.database}: {reason}")
     elif published is not None and not untouched(access.database, published):
         yield Finding(
             errors.MAKEMAP_FAILED,
