@@ -307,3 +307,32 @@ def test_schedules(site: Site, root: Path) -> None:
     shutil.rmtree(root / "etc")
     (problem,) = problems(site, root)
     assert problem.text.startswith("nothing starts sapd run; install cron/sapd as")
+
+
+def test_chatter_is_not_nearer_than_a_near_miss(site: Site, root: Path) -> None:
+    head, login_ = login("192.0.2.10").split("(v4.0.5) ")
+    for chatter in (
+        '(v4.0.5) Servicing request from "h.example.net" at 192.0.2.10 [pop_init.c:1109]',
+        "(v4.0.5) Unable to get canonical name of client 192.0.2.10: Unknown host (1)",
+        "(v4.0.5) TLSv1 handshake with client at h.example.net (192.0.2.10)",
+        "(v4.0.5) Timeout (120 secs) during nw read from bob at h (192.0.2.10)",
+    ):
+        site.write(f"{head}{chatter}\n")
+    site.write(head + login_)
+    first = next(note for note in notes(site, root) if "nearest" in note)
+    assert "POP login by user" in first
+
+
+def test_auto_on_a_qpopper_that_does_not_log_logins(site: Site, root: Path) -> None:
+    site.configure(log_settings='formats = ["auto"]')
+    site.write(login("192.0.2.10").split("]: ")[0] + "]: Stats: bob 0 0 0 0 h 192.0.2.10\n")
+    first = problems(site, root)[0].text
+    assert "no login, only logouts, in any known format" in first
+    assert first.endswith("set formats to what has logins here: qpopper-stats 1")
+
+
+def test_a_broken_format_is_said_once(site: Site, root: Path) -> None:
+    (site.folder / "formats.d").mkdir()
+    (site.folder / "formats.d" / "ours.toml").write_text("x = 1\n")
+    site.configure(log_settings='formats = ["ours"]', top='formats_directory = "formats.d"')
+    assert len([found for found in problems(site, root) if "ours.toml" in found.text]) == 1

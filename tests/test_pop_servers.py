@@ -244,3 +244,23 @@ def test_courierlogger_makes_a_success_line_of_a_long_name(server: Server) -> No
     cut = rb" pop3d: LOGIN FAILED, user=[A ]{486}\n"
     forged = rb".* pop3d: LOGIN, user=bob, ip=\[::ffff:203\.0\.113\.\d+\], port=\[\d+\]\n"
     assert re.search(cut + forged, text)
+
+
+def test_dovecot_makes_a_success_line_of_a_long_id(tmp_path: Path) -> None:
+    """It cuts messages over 4,096 bytes, and logs as many fields as a client sends, if asked to."""
+    client, names = STRANGERS[0], (b"Login", b"Logged in", b"proxy(a,b:1): Started proxying to h")
+    with (
+        Machine(tmp_path, [client], packages=Dovecot.PACKAGES) as machine,
+        Dovecot(machine, tmp_path, "imap_id_log = *\n") as server,
+    ):
+        for word in names:
+            for fill in range(40, 52):
+                fields = [b'"k" "%s"' % (b"A" * 80)] * 48 + [b'"k" "%s%s"' % (b"B" * fill, word)]
+                with Session(machine, client, 143, imap=True) as session:
+                    session.say(b"a AUTHENTICATE PLAIN " + b64encode(b"\0x\0wrong"))
+                    session.say(b"b ID (" + b" ".join(fields) + b")")
+                    session.hang_up(b"c LOGOUT")
+        all_is_logged(server)
+        forged = re.findall(rb" imap-login: (?:Login|Logged in): user=<x>, .*\n", read(machine.log))
+        assert forged  # if there was none any more, the distrust would be for nothing
+        assert opened(server) == opened(server, formats.AUTO) == set()

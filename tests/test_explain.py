@@ -1,0 +1,76 @@
+"""Why a line is nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from sapd import explain, formats
+
+HEAD = "Nov 22 10:41:05 mx1 "
+
+
+def miss(line: str, *names: str, directory: str | None = None) -> explain.Miss:
+    return explain.miss(formats.chosen(names or ("auto",), directory), line.encode() + b"\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "says"),
+    [
+        (
+            "dovecot: pop3-login: Login: user=<bob>, method=ANONYMOUS, rip=192.0.2.1",
+            "dovecot",
+            "one reads: pop3-login: Login: user=<bob>, method=PLAIN, rip=192.0.2.10",
+        ),
+        (
+            "teapop[7]: Successful login for bob [192.0.2.1] from h [192.0.2.10",
+            "teapop",
+            "one reads: Successful login for bob [192.0.2.1] from client.example.net [192.0.2.10]",
+        ),
+        ("popa3d[7]: Authentication passed for", "popa3d", "because it ends too early"),
+        (
+            "solid-pop3d[7]: user bob",
+            "solid-pop3d",
+            "no login because it ends too early; one reads",
+        ),
+        ("popper[7]: hello", "qpopper", "it is qpopper's, but none of its events"),
+        ("popper: (v4) POP login by user x", "qpopper", "has no process number, unlike that of qp"),
+        ("pop3d[7]: LOGIN, user=bob, ip=[192.0.2.1]", "courier", "has a process number, unlike"),
+        ("popper[7]: hello", "popa3d", 'its program, "popper", is none of popa3d'),
+    ],
+)
+def test_what_a_line_lacks(line: str, name: str, says: str) -> None:
+    assert says in miss(HEAD + line, name).reason
+
+
+def test_all_formats_at_once() -> None:
+    assert miss(HEAD + "POPPER[7]: x").reason == (
+        'its program, "POPPER", is none that the formats name; the nearest is "popper"'
+    )
+    assert (
+        "qpopper's, but no login because of"
+        in miss(HEAD + 'popper[7]: (v4) POP login by user "b" at 192.0.2.1').reason
+    )
+    assert "it does not begin as a line of syslog does" in miss("2026/11/22 popper: x").reason
+
+
+def test_the_nearest_is_of_the_right_program_and_holds_a_needle() -> None:
+    lines = [
+        "x",
+        HEAD + "sshd[7]: x",
+        HEAD + "popper[7]: (v4.0.5) Servicing request from h at 192.0.2.1",
+        HEAD + "popper: POP login by user",
+        HEAD + 'popper[7]: POP login by user "b" at (h) 192.0.2.1',
+    ]
+    near = [miss(line, "qpopper").nearness for line in lines]
+    assert near == sorted(near)
+    assert near[1] < near[2]
+
+
+def test_a_message_that_fits_without_a_needle(tmp_path: Path) -> None:
+    (tmp_path / "ours.toml").write_text(
+        'description = "x"\nprograms = ["ourpop"]\n[[line]]\nevent = "login"\nneedles = ["hello"]\n'
+        "pattern = '(?:hello|hi) (?P<account>\\S+) at (?P<address>\\S*)'\n"
+        "example = 'hello bob at 192.0.2.10'\n"
+    )
+    found = miss(HEAD + "ourpop[7]: hi bob at 192.0.2.10", "ours", directory=str(tmp_path))
+    assert found.reason == 'it is ours\'s, but holds none of the needles "hello"'
