@@ -18,6 +18,7 @@ from click.core import ParameterSource
 
 from sapd import config, errors, files, formats, maillog, run, timestamps
 from sapd.recogniser import Event, Recogniser
+from sapd.relay import Rules
 
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -234,7 +235,7 @@ def match_command(
     if summary and (as_json or explain):
         other = "--json" if as_json else "--explain"
         raise click.UsageError(f"--summary and {other} exclude each other.")
-    settings, directory, window = _formats(file, names, config_path)
+    settings, directory, rules = _formats(file, names, config_path)
     now = time.time()
     recogniser = Recogniser(settings.formats, timestamps.Clock(now, settings.zone), directory)
     known = recogniser.formats  # what is wrong with one is said before the first line is read
@@ -247,7 +248,7 @@ def match_command(
             by_format[event.format, event.event] += 1
         if summary:
             continue
-        why = recogniser.why or (_why_it_opens_nothing(event, now, window) if event else "")
+        why = recogniser.why or (_why_it_opens_nothing(event, now, rules) if event else "")
         if explain and event is None and not why:
             from sapd.explain import miss  # a module that nothing else needs
 
@@ -261,12 +262,14 @@ def match_command(
         _say_counts(counts, by_format, recogniser)
 
 
-def _why_it_opens_nothing(event: Event, now: float, window: float) -> str:
-    if event.event != "login":
+def _why_it_opens_nothing(event: Event, now: float, rules: Rules) -> str:
+    if event.event != "login" or event.address is None:
         return ""
+    if rules.forbids(event.address):
+        return "its address may never relay"
     if event.time > now + timestamps.AHEAD:
         return "its stamp is ahead of now; check the clock and the log's timezone"
-    return "it is older than the window" if event.time + window <= now else ""
+    return "it is older than the window" if rules.until(event.address, event.time) <= now else ""
 
 
 _COLOURS = {"login": "green", "logout": "cyan", "connect": "yellow"}
@@ -334,10 +337,10 @@ def _fields(event: Event | None) -> dict[str, object]:
     return {**event._asdict(), "time": timestamps.rfc3339(event.time)}
 
 
-def _formats(file: str, names: tuple[str, ...], config_path: str) -> tuple[config.Log, str, float]:
+def _formats(file: str, names: tuple[str, ...], config_path: str) -> tuple[config.Log, str, Rules]:
     """The formats and the zone to match with, as asked, as configured for the file, or usual.
 
-    Also the folder of the administrator's own formats, and the longest window (seconds).
+    Also the folder of the administrator's own formats, and the rules.
     """
     try:
         settings = config.load(config_path)
@@ -346,17 +349,17 @@ def _formats(file: str, names: tuple[str, ...], config_path: str) -> tuple[confi
         if given is not ParameterSource.DEFAULT or os.path.exists(config_path):
             raise
         log, directory = config.Log(file, (formats.AUTO,)), config.FORMATS_DIRECTORY
-        window = config.seconds(config.WINDOW)
+        rules = Rules(config.seconds(config.WINDOW))
     else:
         path = os.path.abspath(file)
         here = [log for log in settings.logs if file != "-" and log.path == path]
         log, directory = (here or settings.logs)[0], settings.formats_directory
-        window = settings.rules.longest
+        rules = settings.rules
     for name in names:
         if name not in [formats.AUTO, *formats.names(directory)]:
             known = ", ".join([formats.AUTO, *formats.names(directory)])
             raise click.BadParameter(f'"{name}" is none of {known}.', param_hint="--format")
-    return replace(log, formats=names or log.formats), directory, window
+    return replace(log, formats=names or log.formats), directory, rules
 
 
 @sapd.command("check")

@@ -63,8 +63,10 @@ def miss(formats: Sequence[Format], line: bytes) -> Miss:
 
 def _of_message(format: Format, frame: Framed) -> Miss | None:
     """What a format's message lacks; None if it may be no message of that server at all."""
-    kind = max(format.lines, key=lambda kind: _fitting(kind, frame.message))
-    needle, end, fits = _fitting(kind, frame.message)
+    kinds = [kind for kind in format.lines if kind.event != "cut"]
+    fittings = [_fitting(kind, frame.message) for kind in kinds]
+    needle, end, fits = max(fittings)
+    kind = kinds[fittings.index((needle, end, fits))]
     nearness = 2.0 + 2 * needle, end
     if fits == 1 and end == len(frame.message):
         needles = ", ".join(f'"{_text(needle)}"' for needle in kind.needles)

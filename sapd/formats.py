@@ -7,8 +7,8 @@ the setting `formats_directory` names adds one, or replaces the one of the same 
 `programs`                the names that stand before the message in syslog; `*` is any part of one
 `pid`                     whether `[123]` follows the name: "always" (default), "never" or "maybe"
 `own_file`                regular expressions for what stands before the message in the server's
-                          own file, with a stamp's shape in braces: `{traditional} `; `cut_at` needs
-                          a group `program` in it
+                          own file, with a stamp's shape in braces: `{traditional} `; a group
+                          `program` tells whose messages `cut_at` is about
 `cut_at`, `cut_behind`    bytes; where the server's logger cuts long messages, and a stranger can
                           choose where: one of that length is no evidence, nor are the next so many
                           bytes of the program's messages
@@ -55,17 +55,8 @@ _SHIPPED = Path(__file__).with_name("popformats")
 _PIDS = ("always", "never", "maybe")
 _EVENTS = ("login", "logout", "connect", "cut")
 _GROUPS = ("account", "domain", "address")
-_ATOMS = (
-    b"a",
-    b"0",
-    b" ",
-    b".",
-    b"-",
-    b"[",
-    b", ",
-    b"a ",
-    b"=",
-)  # what is repeated to find slow ways
+# What is repeated to find slow ways, beside the parts of the example.
+_ATOMS = (b"a", b"0", b" ", b".", b"-", b"[", b", ", b"a ", b"=")
 _SLOW = 0.02  # seconds for one line; a sound pattern takes a thousandth of that
 
 
@@ -83,7 +74,6 @@ class Format:
     """What one server writes; see the keys above."""
 
     name: str
-    description: str
     inherits: str | None
     program_names: tuple[str, ...]
     programs: re.Pattern[bytes]
@@ -131,7 +121,7 @@ def load(name: str, directory: str | None = None) -> Format:
     """Load one format, and try out one that doesn't come with sapd; raises `SapdError` 78."""
     for folder in _folders(directory):
         file = folder / f"{name}.toml"
-        if file in _files(folder):
+        if os.path.lexists(file):
             return _Reader(file, folder == _SHIPPED).format()
     reason = f"no format of this name; known are {', '.join(names(directory))}"
     raise errors.SapdError(errors.BAD_CONFIG, name, reason)
@@ -150,11 +140,7 @@ def _files(folder: Path) -> list[Path]:
     except OSError as error:
         reason = f"can't be read: {error.strerror}; chmod a+rx it, or name another folder"
         raise errors.SapdError(errors.BAD_CONFIG, str(folder), reason) from None
-    return [
-        file
-        for file in found
-        if file.suffix == ".toml" and not file.name.startswith(".") and not file.is_fifo()
-    ]
+    return [file for file in found if file.suffix == ".toml" and not file.name.startswith(".")]
 
 
 class _Reader:
@@ -168,11 +154,12 @@ class _Reader:
         read = self._toml(self.file)
         if "inherit" in read:
             base = _SHIPPED / f"{read['inherit']}.toml"
-            if base not in _files(_SHIPPED):
+            if not base.is_file():
                 self._refuse("inherit", f'is "{read["inherit"]}", which is no format of sapd\'s')
             read = {**self._toml(base), **read}
         known = ("description", "source", "programs", "pid", "own_file", "inherit", "line")
         self._only("", read, (*known, "cut_at", "cut_behind"))
+        self._text(read, "", "description")  # for people, but they need it
         programs = self._texts(read, "", "programs")
         for program in programs:
             if not re.fullmatch(r"[^\[\]:]{1,64}", program) or not program.strip("* "):
@@ -189,7 +176,6 @@ class _Reader:
             self._refuse("line", "is missing; add [[line]] with event, needles, pattern, example")
         return Format(
             name=self.file.stem,
-            description=self._text(read, "", "description"),
             inherits=read.get("inherit"),
             program_names=tuple(programs),
             programs=re.compile(b"|".join(_glob(program) for program in programs) or rb"(?!)"),
@@ -207,6 +193,9 @@ class _Reader:
         return value
 
     def _toml(self, file: Path) -> dict[str, Any]:
+        if file.is_fifo():  # which would keep us waiting
+            reason = "is no regular file; move it away"
+            raise errors.SapdError(errors.BAD_CONFIG, str(file), reason)
         try:
             with file.open("rb") as opened:
                 return tomllib.load(opened)

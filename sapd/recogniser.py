@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import NamedTuple
 
 from sapd import formats
@@ -36,24 +36,23 @@ _MOST_CONNECTS = 20_000  # of one log, waiting; strangers may leave as many as t
 _SD_ELEMENT = rb'\[[^\s=\]"]+(?: [^\s=\]"]+="(?:[^"\\\]]|\\.)*")*\]'
 _HOST = rb"(?P<host>[^\s\[\]]*[^\s\[\]:])"  # no `popper[123]:`, where a line has no host
 _PROGRAM = rb"(?P<program>[^\[\]:]{1,64}?)"
-_SYSLOG = re.compile(
-    rb"(?P<stamp>" + STAMPS["traditional"] + b"|" + STAMPS["rfc3339"] + rb") " + _HOST + b" "
-    rb"" + _PROGRAM + rb"(?:\[(?P<pid>\d+)\])?: (?P<message>.*)",
-    re.DOTALL,
-)
-_RFC5424 = re.compile(
-    rb"<\d{1,3}>1 (?P<stamp>" + STAMPS["rfc3339"] + rb") " + _HOST + b" "
-    rb""
-    + _PROGRAM
-    + rb" (?P<pid>\d+|-) \S+ (?:-|(?:"
-    + _SD_ELEMENT
-    + rb")+) {1,2}(?:\xef\xbb\xbf)?(?P<message>.*)",
-    re.DOTALL,
-)
+_FRAMES = (
+    b"(?P<stamp>" + STAMPS["traditional"] + b"|" + STAMPS["rfc3339"] + b") " + _HOST + b" "
+    + _PROGRAM + rb"(?:\[(?P<pid>\d+)\])?: (?P<message>.*)",
+    rb"<\d{1,3}>1 (?P<stamp>" + STAMPS["rfc3339"] + b") " + _HOST + b" "
+    + _PROGRAM + rb" (?P<pid>\d+|-) \S+ (?:-|(?:" + _SD_ELEMENT + rb")+) {1,2}"
+    rb"(?:\xef\xbb\xbf)?(?P<message>.*)",
+)  # fmt: skip
 _WRAPPERS = (
-    re.compile(rb"\[ID \d+ [a-z0-9]+\.[a-z]+\] (?P<message>.*)", re.DOTALL),
-    re.compile(rb"message repeated \d+ times: \[ (?P<message>.*)\]", re.DOTALL),
+    rb"\[ID \d+ [a-z0-9]+\.[a-z]+\] (?P<message>.*)",
+    rb"message repeated \d+ times: \[ (?P<message>.*)\]",
 )
+
+
+@cache
+def _compiled(patterns: tuple[bytes, ...]) -> list[re.Pattern[bytes]]:
+    """The patterns, compiled when there is a line to look at: in most minutes there is none."""
+    return [re.compile(pattern, re.DOTALL) for pattern in patterns]
 
 
 class Event(NamedTuple):
@@ -116,11 +115,13 @@ class Unusable:
 
 def framed(text: bytes) -> Framed | None:
     """Take syslog's frame off a line; None if it has none."""
-    found = _SYSLOG.fullmatch(text) or _RFC5424.fullmatch(text)
-    if found is None:
+    for frame in _compiled(_FRAMES):
+        if found := frame.fullmatch(text):
+            break
+    else:
         return None
     message = found["message"]
-    for wrapper in _WRAPPERS:
+    for wrapper in _compiled(_WRAPPERS):
         if inner := wrapper.fullmatch(message):
             message = inner["message"]
     pid = found["pid"] or b"-"
@@ -200,6 +201,7 @@ class Recogniser:
                 found = kind.pattern.fullmatch(frame.message)
                 if found is not None and kind.event == "cut":
                     self.context.cut[_writer(frame)] = format.cut_behind
+                    self.why = "it was cut, so that what follows may be a stranger's words"
                 elif found is not None:
                     return self._event(format, kind, frame, found, whole, doubted)
         return None

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Container, Iterable, Mapping
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
 from sapd import access, cut, errors, files, relay, state, timestamps
@@ -133,7 +132,8 @@ class _Pass:
         """Merge a log's new logins; whether it could be read."""
         clock = Clock(self.now, log.zone)
         # A copy: where the reading fails, its lines are read again, and mean the same again.
-        context = deepcopy(self.state.contexts.get(log.path, Context()))
+        known = self.state.contexts.get(log.path, Context())
+        context = Context(dict(known.connects), dict(known.cut))
         recogniser = Recogniser(log.formats, clock, self.config.formats_directory, context)
         reading = Reading(
             log.path,

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from sapd import check, config
 from sapd.check.finding import Finding, Note
 from tests import samples
 from tests.servers.mounts import private
+from tests.servers.unprivileged import PREFIX, PYTHON, installed_for_everybody
 from tests.site import Site, login, noise
 
 pytestmark = pytest.mark.servers  # makemap builds the database
@@ -336,3 +338,40 @@ def test_a_broken_format_is_said_once(site: Site, root: Path) -> None:
     (site.folder / "formats.d" / "ours.toml").write_text("x = 1\n")
     site.configure(log_settings='formats = ["ours"]', top='formats_directory = "formats.d"')
     assert len([found for found in problems(site, root) if "ours.toml" in found.text]) == 1
+
+
+def test_what_another_user_may_not_do_has_a_remedy(folder: Path) -> None:
+    site = Site(folder, log_settings="keep_lines = 1000")
+    environment = installed_for_everybody(folder)
+    site.write(login("192.0.2.10"))
+    site.run()
+
+    def said() -> list[str]:
+        done = site.sapd("check", env=environment, prefix=PREFIX, python=PYTHON)
+        assert (done.stderr, "Traceback" in done.stdout) == ("", False)
+        return [line for line in done.stdout.splitlines() if line.startswith("problem: ")]
+
+    user = "for this user"
+    site.database.chmod(0o644)
+    lines = "\n".join(said())
+    assert f"{site.log}: can't be cut: not writable {user}; take keep_lines out, or run" in lines
+    assert f"{site.database}: is not writable {user}; run as root, or see examples" in lines
+    assert f"{site.state}: can't be read: Permission denied; try it as the user who ru" in lines
+    site.state.unlink()
+    assert f"{site.state.parent}: is not writable {user}; chown it" in "\n".join(said())
+    for file in (site.log, site.source, site.database):
+        file.chmod(0o600)
+    lines = "\n".join(said())
+    for file in (site.log, site.source, site.database):
+        assert re.search(
+            rf"{re.escape(str(file))}: .*Permission denied.*; try it as the user who runs sapd",
+            lines,
+        ), file
+
+
+def test_a_folder_in_place_of_the_log(site: Site, root: Path) -> None:
+    site.log.unlink()
+    site.log.mkdir()
+    assert problems(site, root)[0].text == (
+        f"{site.log}: can't be read: Is a directory; name a file"
+    )

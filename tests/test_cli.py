@@ -265,6 +265,35 @@ def test_match_explains() -> None:
     assert second["why"] == "it is popa3d's, but none of its events"
 
 
+def test_match_explains_why_a_login_opens_nothing(site: Site) -> None:
+    site.configure("8h", top='[[network]]\nnetworks = ["192.0.2.7"]\nwindow = "1m"')
+    site.config.write_text(site.config.read_text() + '[policy]\nnever = ["192.0.2.66"]\n')
+    now = time.time()
+    site.write(
+        login("192.0.2.1", at=now - 3600),
+        login("192.0.2.1", at=now - 9 * 3600),
+        login("192.0.2.7", at=now - 3600),
+        login("192.0.2.1", at=now + 3600),
+        login("192.0.2.66", at=now),
+    )
+    said = site.sapd("match", "--explain", str(site.log)).stdout.splitlines()
+    older, ahead = "(it is older than the window)", "(its stamp is ahead of now; check the clock"
+    assert said[0].endswith(" qpopper")
+    assert said[1].endswith(older)
+    assert said[2].endswith(older)
+    assert ahead in said[3]
+    assert said[4].endswith("(its address may never relay)")
+    assert "(" not in site.sapd("match", str(site.log)).stdout
+
+
+def test_match_explains_what_was_cut() -> None:
+    head = "Nov 22 10:41:05 mx1 pop3d: "
+    text = f"{head}LOGIN FAILED, user=A\n{head}LOGIN, user=b, ip=[192.0.2.1], port=[7]\n"
+    said = sapd("match", "--explain", text=text).stdout.splitlines()
+    assert said[0] == "1: nothing (it was cut, so that what follows may be a stranger's words)"
+    assert said[1] == "2: nothing (it may be the rest of a message whose head a stranger wrote)"
+
+
 def test_match_knows_all_formats_where_nothing_is_configured() -> None:
     head = "Nov 22 10:41:05 mx1"
     text = (

@@ -35,6 +35,11 @@ def miss(line: str, *names: str, directory: str | None = None) -> explain.Miss:
         ("popper[7]: hello", "qpopper", "it is qpopper's, but none of its events"),
         ("popper: (v4) POP login by user x", "qpopper", "has no process number, unlike that of qp"),
         ("pop3d[7]: LOGIN, user=bob, ip=[192.0.2.1]", "courier", "has a process number, unlike"),
+        (
+            "pop3d: LOGIN FAILED, user=bob, ip=[::ffff:192.0.2.1], port=[7]",
+            "courier",
+            'no login because of " FAILED, user=bob, ip=[::ffff:192.0.2.1], port=[7]"; one reads',
+        ),
         ("popper[7]: hello", "popa3d", 'its program, "popper", is none of popa3d'),
     ],
 )

@@ -10,7 +10,7 @@ ARROWS = {
     "__main__": {"cli"},
     "cli": {
         "check", "check.finding", "config", "errors", "explain", "files", "formats", "maillog",
-        "recogniser", "run", "timestamps",
+        "recogniser", "relay", "run", "timestamps",
     },
     "run": {
         "access", "config", "cut", "errors", "files", "maillog", "recogniser", "relay", "state",
@@ -30,7 +30,7 @@ ARROWS = {
     "check.syslogs": {"check.look"},
     "check.readable": {"check.look"},
     "check.look": set(),
-    "check.finding": set(),
+    "check.finding": {"errors"},
     "explain": {"formats", "recogniser"},
     "config": {"errors", "formats", "relay", "timestamps"},
     "state": {"access", "errors", "files", "maillog", "recogniser", "relay"},

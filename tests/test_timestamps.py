@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sapd.timestamps import Clock, moment, rfc3339, stamp_like, zone
+from sapd.timestamps import Clock, moment, rfc3339, stamp_like, yearless, zone
 
 NOW = moment("2026-11-22T12:00:00Z", None)
 
@@ -43,12 +43,32 @@ def read(stamp: str, now: str = "2026-11-22T12:00:00Z", of: str | None = "UTC") 
         ("2026-11-22T10:41:05.123456789-05:30", "2026-11-22T16:11:05Z"),
         ("Nov 22 10:41:05.123 2026", "2026-11-22T10:41:05Z"),
         ("Thu Jan  6 12:00:00 2000", "2000-01-06T12:00:00Z"),
+        ("Nov 2 01:02:03", "2026-11-02T01:02:03Z"),
+        ("2026-11-22T10:41:05+0100", "2026-11-22T09:41:05Z"),
+        ("2026-11-22 10:41:05", "2026-11-22T10:41:05Z"),
+        ("Nov 22 2026 10:41:05", "2026-11-22T10:41:05Z"),
+        ("Nov  2 2004 10:41:05", "2004-11-02T10:41:05Z"),
+        ("@400000004c91b044077a9e94", "2010-09-16T05:50:50Z"),  # as tai64nlocal says
+        ("@4000000037c219bf2ef02e94", "1999-08-24T04:04:05Z"),
         ("Dec 31 23:59:60", "2026-01-01T00:00:00Z"),
         ("2016-12-31T23:59:60Z", "2017-01-01T00:00:00Z"),
     ],
 )
 def test_every_shape(stamp: str, expected: str) -> None:
     assert read(stamp) == expected
+    clock, line = Clock(NOW, zone("UTC")), f"{stamp} mx1 popper[1]: x".encode()
+    assert clock.of_line(line) == clock.epoch(stamp.encode())
+    assert yearless(line) == (len(stamp) <= len("Nov 22 10:41:05"))
+
+
+@pytest.mark.parametrize("stamp", ["2026-11-22 10:41:05", "Nov 22 2026 10:41:05"])
+def test_stamps_of_own_files_are_in_the_logs_zone(stamp: str) -> None:
+    assert read(stamp, of="Asia/Tokyo") == "2026-11-22T01:41:05Z"
+
+
+@pytest.mark.parametrize("head", ["dovecot: ", "imap-login: ", "<22>1 "])
+def test_a_stamp_may_stand_behind_a_head(head: str) -> None:
+    assert Clock(NOW, zone("UTC")).of_line(f"{head}2026-11-22T10:41:05Z x".encode()) is not None
 
 
 @pytest.mark.parametrize(
@@ -56,6 +76,8 @@ def test_every_shape(stamp: str, expected: str) -> None:
     [
         "", "Nov 22", "Nov 31 10:41:05", "Feb 30 10:41:05", "Nov  0 10:41:05", "Nov 22 29:41:05",
         "2026-13-22T10:41:05Z", "2026-11-22T10:41:05+99:00", "0000-11-22T10:41:05Z",
+        "2026-13-22 10:41:05", "Nov 31 2026 10:41:05", "@ffffffffffffffff00000000",
+        "@000000000000000000000000",
     ],
 )  # fmt: skip
 def test_no_time_is_none_and_never_an_error(stamp: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from sapd import errors, formats, state
 from sapd.access import Published
 from sapd.check import logs, maps
-from sapd.check.finding import Finding, Note
+from sapd.check.finding import Finding, Note, problem
 from sapd.check.schedules import schedules
 from sapd.config import Config
 
@@ -31,17 +31,17 @@ def _all(config: Config, root: str) -> Iterator[Finding]:
         try:
             formats.load(name, config.formats_directory)
         except errors.SapdError as broken:
-            yield Finding(broken.status, str(broken))
+            yield problem(broken)
     for log in config.logs:
         yield from logs.findings(log, config, root)
-    problem: Finding | None = None
+    damaged: Finding | None = None
     published: Published | None = None
     try:
         published = state.load(config.state_directory).published
     except errors.SapdError as error:
-        problem = Finding(error.status, str(error))
+        damaged = problem(error)
     yield from maps.findings(config.access, config.state_directory, published, root)
-    yield problem or _state_folder(config.state_directory)
+    yield damaged or _state_folder(config.state_directory)
     yield from _schedule(config, root)
 
 

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import dataclass
+
+from sapd.errors import SapdError
+
+_REMEDIES = {
+    os.strerror(errno.EACCES): "try it as the user who runs sapd",
+    os.strerror(errno.EISDIR): "name a file",
+}
 
 
 @dataclass(frozen=True)
@@ -19,3 +28,11 @@ class Note(Finding):
     def __init__(self, text: str) -> None:
         """Of status 0."""
         super().__init__(0, text)
+
+
+def problem(error: SapdError) -> Finding:
+    """What a run would fail with, and a remedy where the system's own words have none."""
+    for words, remedy in _REMEDIES.items():
+        if words in error.reason:
+            return Finding(error.status, f"{error}; {remedy}")
+    return Finding(error.status, str(error))

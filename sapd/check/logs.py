@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from time import time
 
 from sapd import errors, explain, files
-from sapd.check.finding import Finding, Note
+from sapd.check.finding import Finding, Note, problem
 from sapd.check.rotation import rotates
 from sapd.check.syslogs import SYSLOG_CONFS, syslog_sources
 from sapd.config import Config, Log
@@ -35,7 +35,7 @@ class _Seen:
     logins: Counter[str] = field(default_factory=Counter)  # by format
     opening: int = 0  # logins that name an address
     others: Counter[str] = field(default_factory=Counter)  # logins, by formats not configured
-    misses: list[bytes] = field(default_factory=list)  # the last lines that are nothing
+    latest: deque[bytes] = field(default_factory=lambda: deque(maxlen=_MISSES))  # lines
 
 
 def findings(log: Log, config: Config, root: str) -> Iterator[Finding]:
@@ -58,12 +58,12 @@ def findings(log: Log, config: Config, root: str) -> Iterator[Finding]:
         )
         seen = _look(reading, recogniser, rest, now)
         changed = os.stat(log.path).st_mtime
-    except errors.SapdError as problem:
-        yield Finding(problem.status, str(problem))
+    except errors.SapdError as error:
+        yield problem(error)
         return
     except OSError as error:
-        reason = f"can't be read: {error.strerror}; try it as the user who runs sapd"
-        yield Finding(errors.LOG_UNREADABLE, f"{log.path}: {reason}")
+        reason = f"can't be read: {error.strerror}"
+        yield problem(errors.SapdError(errors.LOG_UNREADABLE, log.path, reason))
         return
     yield from _formats(log, seen, recogniser, folder)
     yield from _evidence(log, seen, recogniser.unusable)
@@ -75,14 +75,13 @@ def findings(log: Log, config: Config, root: str) -> Iterator[Finding]:
             f"{log.path}: its last stamp is {halves / 2:g} h before its last change; if that "
             "line is not old, set timezone for this log",
         )
-    yield from _cutting(log, config.path, root)
+    yield from _cutting(log, root)
     if seen.syslog:
         yield _forgeable(log.path, root)
 
 
 def _look(reading: Reading, recogniser: Recogniser, rest: Recogniser, now: float) -> _Seen:
     seen = _Seen()
-    nothing: deque[bytes] = deque(maxlen=_MISSES)
     for block in reading.blocks():
         seen.last = block[block.rfind(b"\n", 0, -1) + 1 :]
         for event in recogniser.events(block):
@@ -92,10 +91,9 @@ def _look(reading: Reading, recogniser: Recogniser, rest: Recogniser, now: float
                 seen.opening += event.address is not None
                 seen.ahead += event.time > now + AHEAD
         seen.others.update(event.format for event in rest.events(block) if event.event == "login")
-        nothing.extend(block.removesuffix(b"\n").split(b"\n")[-_MISSES:])
+        seen.latest.extend(block.removesuffix(b"\n").split(b"\n")[-_MISSES:])
     seen.lines = reading.lines_read
     seen.syslog = framed(seen.last.removesuffix(b"\n")) is not None
-    seen.misses = list(nothing)
     return seen
 
 
@@ -110,12 +108,17 @@ def _formats(log: Log, seen: _Seen, recogniser: Recogniser, folder: str) -> Iter
         logins = _counts(seen.logins)
         rest = ", ".join(f"{kind} {seen.events[kind]}" for kind in ("logout", "connect"))
         yield Finding(0, f"{read}, login: {logins}; {rest}")
-        for format in recogniser.formats:  # what qpopper-stats reads is qpopper's logout
-            for name in list(seen.others):
-                if load(name, folder).inherits == format.name:
-                    del seen.others[name]
-        if seen.others:
-            others = _counts(seen.others)
+        known = [format.name for format in recogniser.formats]
+        others = _counts(  # without qpopper-stats, where what it reads is qpopper's logout
+            Counter(
+                {
+                    name: count
+                    for name, count in seen.others.items()
+                    if load(name, folder).inherits not in known
+                }
+            )
+        )
+        if others:
             yield Note(f"{log.path}: has logins of formats not named, which open nothing: {others}")
         return
     what = "no login, only logouts," if seen.events else "no line"
@@ -129,7 +132,7 @@ def _formats(log: Log, seen: _Seen, recogniser: Recogniser, folder: str) -> Iter
     yield Finding(errors.LOG_UNREADABLE, f"{reason}; {remedy}")
     names = [format.name for format in recogniser.formats]
     again = Recogniser(names, recogniser.clock, folder)  # its counts are of no matter
-    for line, lacks in _near_misses(seen.misses, again):
+    for line, lacks in _near_misses(seen.latest, again):
         yield Note(f"{log.path}: nearest to one comes, but {lacks}: {line}")
 
 
@@ -137,7 +140,7 @@ def _counts(counter: Counter[str]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counter.most_common())
 
 
-def _near_misses(lines: list[bytes], recogniser: Recogniser) -> list[tuple[str, str]]:
+def _near_misses(lines: Iterable[bytes], recogniser: Recogniser) -> list[tuple[str, str]]:
     """The three of the lines that come nearest to an event, each kind once, and what they lack."""
     kinds: dict[bytes, tuple[tuple[float, int], bytes, str]] = {}
     for line in lines:
@@ -177,7 +180,7 @@ def _evidence(log: Log, seen: _Seen, unusable: Unusable) -> Iterator[Finding]:
         )
 
 
-def _cutting(log: Log, config_path: str, root: str) -> Iterator[Finding]:
+def _cutting(log: Log, root: str) -> Iterator[Finding]:
     """Who shortens the log: sapd, logrotate, or, which is wrong, both or nobody."""
     look = rotates(log.path, os.path.join(root, "etc/logrotate.conf"))
     rotating = look.found
@@ -195,8 +198,8 @@ def _cutting(log: Log, config_path: str, root: str) -> Iterator[Finding]:
     try:
         os.close(files.open_in_place(log.path, writing=False))
         writable = os.access(log.path, os.W_OK)
-    except (OSError, errors.SapdError) as problem:
-        yield Finding(errors.CANT_CREATE, f"{problem}; it can't be cut")
+    except (OSError, errors.SapdError) as error:
+        yield Finding(errors.CANT_CREATE, f"{error}; it can't be cut")
     else:
         if writable:
             yield Finding(0, f"{log.path}: can be cut")

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from sapd import errors, files
 from sapd.access import Published, Sendmail, Source, untouched
-from sapd.check.finding import Finding
+from sapd.check.finding import Finding, problem
 from sapd.check.readable import why_unreadable, writable_folders
 from sapd.config import Access
 
@@ -35,11 +35,11 @@ def findings(
             with TemporaryDirectory(dir=folder) as scratch:
                 Sendmail(os.path.join(scratch, "check.db"), access.makemap, source).build(b"")
             yield Finding(0, f"{access.source}: makemap makes {source.count} entries of it")
-        except errors.SapdError as problem:
-            yield Finding(problem.status, str(problem))
+        except errors.SapdError as error:
+            yield problem(error)
         except OSError as error:
             reason = f"was not tried with makemap: {folder}: {error.strerror}"
-            yield Finding(errors.status_of(error), f"{access.source}: {reason}")
+            yield problem(errors.SapdError(errors.status_of(error), access.source, reason))
     cf = os.path.join(root, "etc/mail/sendmail.cf")
     for folder in writable_folders(access.database, cf):
         reason = f"others may write there, so sendmail refuses {access.database}"
@@ -49,8 +49,8 @@ def findings(
     except FileNotFoundError:
         yield Finding(errors.CANT_CREATE, f"{access.database}: is missing; sapd run makes it")
         return
-    except errors.SapdError as problem:
-        yield Finding(problem.status, str(problem))
+    except errors.SapdError as error:
+        yield problem(error)
         return
     try:
         magic = os.pread(fd, 4, 12)
