@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tests.impossible import impossible
+
 
 @contextmanager
 def mounted(folder: Path, kind: str, megabytes: int) -> Iterator[Path]:
@@ -36,4 +38,4 @@ def fill(path: Path) -> None:
 def _run(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
+        impossible(" ".join(command[:3]), done.stderr.strip())

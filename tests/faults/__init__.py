@@ -1,0 +1,1 @@
+"""Nothing lost, nothing left open: what sapd does when something else goes wrong."""
