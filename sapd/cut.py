@@ -3,8 +3,10 @@
 Failure contract. On ext4 and XFS the blocks go in one step that is atomic for programs that append
 (FALLOC_FL_COLLAPSE_RANGE, fallocate(2)): no line is lost, and a run killed before or after that
 step leaves a log in which every unread line stands. Elsewhere the tail is copied to the front and
-the file truncated once nothing new came; a line appended in the microseconds between the last look
-and the truncation is lost. Lines that were not read are never cut.
+the file truncated once nothing new came; a line appended between the last look and the truncation
+(microseconds, unless the machine is busy) is lost. Lines that were not read are never cut, nor is a
+log that was rotated since it was read. Programs that don't append but keep their own place leave a
+hole behind the cut.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ class Cut:
     """A cut that is due: `removed` and `kept` count lines, `after` is the position behind it.
 
     The bytes before `point` go. `shift` of them, whole blocks, are taken out; `marker` is written
-    over what is left of them.
+    over what is left of them. `before` is the place up to which the log was read.
     """
 
     removed: int
@@ -38,6 +40,7 @@ class Cut:
     point: int
     shift: int
     marker: bytes
+    before: Cursor
     after: Position
 
 
@@ -62,9 +65,9 @@ def due(
     Raises OSError.
     """
     here = position.here
+    if not _stands(fd, here):
+        return None
     anchored = here.offset - len(here.anchor)
-    if os.pread(fd, len(here.anchor), anchored) != here.anchor:
-        return None  # rotated since it was read
     old_marker = MARKER.match(os.pread(fd, BLOCK, 0)) is not None
     read = (position.lines or 0) - old_marker
     if read <= cut_above:
@@ -89,14 +92,22 @@ def due(
         before=position.before,
         lines=read - removed + 1,
     )
-    return Cut(removed, read + unread - removed, point, shift, marker, after)
+    return Cut(removed, read + unread - removed, point, shift, marker, here, after)
 
 
-def perform(fd: int, cut: Cut) -> None:
-    """Cut the log open on `fd`; raises OSError."""
+def perform(fd: int, cut: Cut) -> bool:
+    """Cut the log open on `fd`; False if it was rotated meanwhile. Raises OSError."""
+    if not _stands(fd, cut.before):
+        return False
     if cut.shift and not _collapse(fd, cut.shift):
         _copy_down(fd, cut.point, cut.point - cut.shift)
     files.write_all(fd, cut.marker, 0)
+    return True
+
+
+def _stands(fd: int, here: Cursor) -> bool:
+    """Whether the log still holds what was read; not if it was copied and truncated."""
+    return os.pread(fd, len(here.anchor), here.offset - len(here.anchor)) == here.anchor
 
 
 def _collapse(fd: int, length: int) -> bool:

@@ -299,9 +299,8 @@ class _Pass:
             return
         if not self.dry:
             self.state.positions[log.path] = replace(position, cut=planned.after.here)
-            if not self._save():
+            if not self._save() or not cut.perform(fd, planned):
                 return
-            cut.perform(fd, planned)
         self.state.positions[log.path] = planned.after
         counts = f"{planned.removed} lines removed, {planned.kept} kept"
         self.report.actions.append(("cut", f"{log.path}: {counts}"))

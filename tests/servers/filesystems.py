@@ -1,4 +1,4 @@
-"""Small file systems of a test's own: an ext4 or XFS image, or a tmpfs that is soon full."""
+"""Small file systems of a test's own: ext4 or XFS in a file, a tmpfs soon full, an overlay."""
 
 import subprocess
 from collections.abc import Iterator
@@ -22,6 +22,20 @@ def mounted(folder: Path, kind: str, megabytes: int) -> Iterator[Path]:
         _run(f"mkfs.{kind}", "-q", str(image))
         command = ["mount", "-o", "loop", str(image)]
     _run(*command, str(point))
+    try:
+        yield point
+    finally:
+        _run("umount", "--lazy", str(point))
+
+
+@contextmanager
+def overlaid(folder: Path, lower: Path, upper: Path) -> Iterator[Path]:
+    """Mount an overlay below `folder` that shows `lower` and writes to a new folder in `upper`."""
+    point, written, work = folder / "overlay-mount", upper / "written", upper / "work"
+    for made in (point, written, work):
+        made.mkdir()
+    layers = f"lowerdir={lower},upperdir={written},workdir={work}"
+    _run("mount", "-t", "overlay", "-o", layers, "overlay", str(point))
     try:
         yield point
     finally:
