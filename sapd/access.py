@@ -20,7 +20,7 @@ import re
 import stat
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import IPv6Address, ip_address
@@ -234,8 +234,8 @@ class Sendmail:
         Raises `SapdError`; unless it says otherwise, the old database stands.
         """
         try:
-            self.build(own)
-            found = self._put_in_place()
+            with self.built(own) as new:
+                found = self._put_in_place(new)
         except OSError as error:
             raise errors.cannot_write(self.database, error) from None
         finally:
@@ -250,24 +250,32 @@ class Sendmail:
 
     # Building.
 
-    def build(self, own: bytes) -> None:
+    @contextlib.contextmanager
+    def built(self, own: bytes) -> Iterator[int]:
         """Build the new database beside the live one, and count what makemap made of it.
 
-        Raises `SapdError` if makemap refuses the text, or OSError.
+        It is open meanwhile, and locked: a makemap that outlived a killed run may wake up and begin
+        to write there. Raises `SapdError` if makemap refuses the text, or OSError.
         """
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._new)
         done = self._run([], self._source.text + own)
         if done.returncode != 0:
             raise self._complaint(done)
-        wanted = self._source.count + own.count(b"\n")
-        found = self._run(["-u"], b"").stdout.count(b"\n")
-        if found != wanted:
-            raise errors.SapdError(
-                errors.MAKEMAP_FAILED,
-                self.database,
-                f"makemap made {found} entries of {wanted}; the old map stays in force",
-            )
+        new = os.open(self._new, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            self._wait_for_lock(new, fcntl.LOCK_SH)
+            wanted = self._source.count + own.count(b"\n")
+            found = self._run(["-u"], b"").stdout.count(b"\n")
+            if found != wanted:
+                raise errors.SapdError(
+                    errors.MAKEMAP_FAILED,
+                    self.database,
+                    f"makemap made {found} entries of {wanted}; the old map stays in force",
+                )
+            yield new
+        finally:
+            os.close(new)
 
     def _run(self, options: list[str], text: bytes) -> subprocess.CompletedProcess[bytes]:
         # As root makemap insists on a sendmail.cf, from which it wants no more than TrustedUser.
@@ -309,7 +317,9 @@ class Sendmail:
         subject = self._source.path if of_source and self._source.path else self.database
         more = f" (and {len(said) - 1} more)" if len(said) > 1 else ""
         status = done.returncode
-        if status not in (errors.CANT_CREATE, errors.IO_ERROR, errors.NO_PERMISSION):
+        if errors.blames_disk(reason):
+            status = errors.IO_ERROR  # makemap's own is 73 where it finds out on opening
+        elif status not in (errors.CANT_CREATE, errors.IO_ERROR, errors.NO_PERMISSION):
             status = errors.MAKEMAP_FAILED
         return errors.SapdError(
             status, subject, f"{reason}{more}; makemap refused it, the old map stays in force"
@@ -317,28 +327,24 @@ class Sendmail:
 
     # Putting in place.
 
-    def _put_in_place(self) -> tuple[int, ...]:
-        new = os.open(self._new, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            while True:
-                try:
-                    live = files.open_in_place(self.database, writing=True)
-                except FileNotFoundError:
-                    return self._rename(new)
-                try:
-                    self._wait_for_lock(live)
-                    if files.same_file(self.database, live):
-                        return self._copy(new, live)
-                finally:
-                    os.close(live)
-        finally:
-            os.close(new)
+    def _put_in_place(self, new: int) -> tuple[int, ...]:
+        while True:
+            try:
+                live = files.open_in_place(self.database, writing=True)
+            except FileNotFoundError:
+                return self._rename(new)
+            try:
+                self._wait_for_lock(live, fcntl.LOCK_EX)
+                if files.same_file(self.database, live):
+                    return self._copy(new, live)
+            finally:
+                os.close(live)
 
-    def _wait_for_lock(self, live: int) -> None:
+    def _wait_for_lock(self, database: int, how: int) -> None:
         deadline = time.monotonic() + LOCK_WAIT
         while True:
             try:
-                return fcntl.flock(live, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return fcntl.flock(database, how | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     reason = f"another program has held its lock for {LOCK_WAIT:.0f} s"

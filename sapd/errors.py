@@ -38,6 +38,11 @@ def status_of(error: OSError) -> int:
     return IO_ERROR if error.errno in _DISK else CANT_CREATE
 
 
+def blames_disk(reason: str) -> bool:
+    """Whether another program's complaint ends as those about the disk do."""
+    return reason.endswith(tuple(os.strerror(number) for number in _DISK))
+
+
 def cannot_write(path: str, error: OSError) -> SapdError:
     """Turn a failed write, lock, rename or truncation of `path` into a `SapdError`."""
     return SapdError(status_of(error), path, f"can't be written: {error.strerror}")

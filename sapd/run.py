@@ -261,6 +261,7 @@ class _Pass:
             state.save(self.config.state_directory, state.to_text(self.state))
         except errors.SapdError as problem:
             self.report.problems.append(problem)
+            self.may_save = False  # neither tried nor said a second time
             return False
         self.saved = text
         return True

@@ -21,6 +21,11 @@ def login(address: str, account: str = "bob", at: float | None = None, pid: int 
     )
 
 
+def when(epoch: float) -> str:
+    """A moment as `--at` and sapd's own words have it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch))
+
+
 def noise(number: int, at: float | None = None) -> str:
     """A line of another program, about as long as a login."""
     stamp = datetime.fromtimestamp(int(time.time() if at is None else at), UTC).isoformat()

@@ -16,7 +16,7 @@ import pytest
 from sapd import config, errors, formats, run
 from sapd.cut import MARKER
 from sapd.maillog import Reading
-from tests.servers.filesystems import fill, mounted
+from tests.servers.filesystems import fill, mounted, remount
 from tests.servers.unprivileged import (
     NOBODY,
     PREFIX,
@@ -24,7 +24,7 @@ from tests.servers.unprivileged import (
     installed_for_everybody,
     let_everybody_in,
 )
-from tests.site import Site, login, noise
+from tests.site import Site, login, noise, when
 
 pytestmark = pytest.mark.servers
 
@@ -43,10 +43,6 @@ def test_a_login_opens_and_its_window_ends(site: Site) -> None:
     assert site.relaying() == {OWN, "192.0.2.10"}
     site.run("--at", when(NOW + 1801))
     assert site.relaying() == {OWN}
-
-
-def when(epoch: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch))
 
 
 def test_an_idle_pass_starts_nothing_and_writes_nothing(site: Site) -> None:
@@ -441,10 +437,6 @@ def test_without_its_state_a_run_still_closes_what_is_stale(site: Site) -> None:
         assert site.relaying() == {OWN, "192.0.2.11"}
         remount(folder, "rw")
         assert (folder / "state.json").read_text() == "damaged"
-
-
-def remount(folder: Path, how: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,{how}", str(folder)], check=True)
 
 
 def test_list_says_that_the_map_is_not_what_it_lists(site: Site) -> None:

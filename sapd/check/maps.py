@@ -33,7 +33,9 @@ def findings(
         try:
             source = Source(access.source, access.tag)
             with TemporaryDirectory(dir=folder) as scratch:
-                Sendmail(os.path.join(scratch, "check.db"), access.makemap, source).build(b"")
+                server = Sendmail(os.path.join(scratch, "check.db"), access.makemap, source)
+                with server.built(b""):
+                    pass
             yield Finding(0, f"{access.source}: makemap makes {source.count} entries of it")
         except errors.SapdError as error:
             yield problem(error)

@@ -4,6 +4,7 @@ Programs with fixed paths (cron, dpkg, the set-up scripts) see private, writable
 system's folders: overlays in a mount namespace, gone with the last process that lives in it.
 """
 
+import uuid
 from pathlib import Path
 
 FOLDERS = ["/etc", "/usr/local", "/usr/sbin", "/var/lib", "/var/spool"]
@@ -26,3 +27,13 @@ def private(stage: Path, script: str) -> list[str]:
     """The command that runs a shell script in such a view; `stage` is an empty folder for it."""
     mount = _MOUNT.format(folders=" ".join(FOLDERS))
     return ["unshare", "--mount", "sh", "-c", mount + script, "sh", str(stage)]
+
+
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+
+def another_boot(identity: Path) -> tuple[str, ...]:
+    """The prefix of a command that is to see the machine started anew; `identity` is a new file."""
+    identity.write_text(f"{uuid.uuid4()}\n")
+    script = f'mount --bind "$1" {_BOOT_ID} && shift && exec "$@"'
+    return ("unshare", "--mount", "sh", "-euc", script, "sh", str(identity))

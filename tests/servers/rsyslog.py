@@ -98,9 +98,9 @@ def read(path: Path) -> bytes:
     return path.read_bytes() if path.exists() else b""
 
 
-def wait_until(seen: Callable[[], bool]) -> None:
+def wait_until(seen: Callable[[], bool], patience: float = PATIENCE) -> None:
     """Return as soon as it is so; TimeoutError if it never is."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while not seen():
         if time.monotonic() > deadline:
             raise TimeoutError("waited in vain")
