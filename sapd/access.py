@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import IPv6Address, ip_address
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sapd import errors, files, relay
 
@@ -262,7 +262,7 @@ class Sendmail:
         done = self._run([], self._source.text + own)
         if done.returncode != 0:
             raise self._complaint(done)
-        new = os.open(self._new, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        new = files.open_in_place(self._new, writing=False)
         try:
             self._wait_for_lock(new, fcntl.LOCK_SH)
             wanted = self._source.count + own.count(b"\n")
@@ -273,6 +273,9 @@ class Sendmail:
                     self.database,
                     f"makemap made {found} entries of {wanted}; the old map stays in force",
                 )
+            if not files.same_file(self._new, new):
+                reason = "was replaced while it was made; the old map stays in force"
+                raise errors.SapdError(errors.CANT_CREATE, self._new, reason)
             yield new
         finally:
             os.close(new)
@@ -281,7 +284,6 @@ class Sendmail:
         # As root makemap insists on a sendmail.cf, from which it wants no more than TrustedUser.
         if not os.path.exists("/etc/mail/sendmail.cf"):
             options = ["-C", os.devnull, *options]
-        privileges = self._as_owner_of_folder()
         try:
             return subprocess.run(
                 [self._makemap, *options, "hash", self._new],
@@ -289,8 +291,7 @@ class Sendmail:
                 capture_output=True,
                 check=False,
                 timeout=MAKEMAP_LIMIT,
-                umask=0o022,
-                **privileges,
+                umask=0o077,
             )
         except subprocess.TimeoutExpired:
             reason = f"took longer than {MAKEMAP_LIMIT:.0f} s; the old map stays in force"
@@ -298,15 +299,6 @@ class Sendmail:
         except OSError as error:
             reason = f"can't be run: {error.strerror}; it comes with sendmail (sendmail-bin)"
             raise errors.SapdError(errors.MAKEMAP_FAILED, self._makemap, reason) from None
-
-    def _as_owner_of_folder(self) -> dict[str, Any]:
-        """As root, in the folder of a separate map: makemap would refuse to write as root there."""
-        if self._source.path is not None or os.geteuid() != 0:
-            return {}
-        folder = os.stat(os.path.dirname(self.database))
-        if folder.st_uid == 0:
-            return {}
-        return {"user": folder.st_uid, "group": folder.st_gid, "extra_groups": []}
 
     def _complaint(self, done: subprocess.CompletedProcess[bytes]) -> errors.SapdError:
         said = done.stderr.decode("utf-8", "backslashreplace").splitlines()
@@ -316,11 +308,10 @@ class Sendmail:
         of_source = reason.startswith("line ")
         subject = self._source.path if of_source and self._source.path else self.database
         more = f" (and {len(said) - 1} more)" if len(said) > 1 else ""
-        status = done.returncode
-        if errors.blames_disk(reason):
-            status = errors.IO_ERROR  # makemap's own is 73 where it finds out on opening
-        elif status not in (errors.CANT_CREATE, errors.IO_ERROR, errors.NO_PERMISSION):
-            status = errors.MAKEMAP_FAILED
+        status = errors.status_of_words(reason)  # makemap calls all of them 73
+        if status is None:
+            known = (errors.CANT_CREATE, errors.IO_ERROR, errors.NO_PERMISSION)
+            status = done.returncode if done.returncode in known else errors.MAKEMAP_FAILED
         return errors.SapdError(
             status, subject, f"{reason}{more}; makemap refused it, the old map stays in force"
         )
@@ -380,8 +371,8 @@ class Sendmail:
         if before is not None:
             os.fchown(new, before.st_uid, before.st_gid)
             os.fchmod(new, stat.S_IMODE(before.st_mode))
-        elif self._source.path is None:
-            os.fchmod(new, 0o644)  # a separate map: nothing secret, and sendmail must read it
+        else:  # in a separate map is nothing secret, and sendmail must read it
+            os.fchmod(new, 0o644 if self._source.path is None else 0o640)
         os.fsync(new)
         os.rename(self._new, self.database)
         files.sync_directory(self.database)

@@ -26,6 +26,7 @@ _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 def main() -> NoReturn:
     """Run the command line, and leave with the exit status that the README documents."""
     _open_standard_streams()
+    os.umask(0o022)  # every file has the mode that it is made with, whatever the caller's
     sys.exit(_guarded())
 
 

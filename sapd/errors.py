@@ -17,6 +17,7 @@ LOCKED = os.EX_TEMPFAIL  # 75: another run holds the lock
 NO_PERMISSION = os.EX_NOPERM  # 77
 BAD_CONFIG = os.EX_CONFIG  # 78
 
+_RIGHTS = {errno.EACCES, errno.EPERM}
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
 
 
@@ -33,14 +34,17 @@ class SapdError(Exception):
 
 def status_of(error: OSError) -> int:
     """Exit status for a file that can't be written: 77 no permission, 74 the disk, else 73."""
-    if error.errno in (errno.EACCES, errno.EPERM):
+    if error.errno in _RIGHTS:
         return NO_PERMISSION
     return IO_ERROR if error.errno in _DISK else CANT_CREATE
 
 
-def blames_disk(reason: str) -> bool:
-    """Whether another program's complaint ends as those about the disk do."""
-    return reason.endswith(tuple(os.strerror(number) for number in _DISK))
+def status_of_words(reason: str) -> int | None:
+    """The same for another program's complaint that ends in the system's words, if it does."""
+    for status, numbers in ((NO_PERMISSION, _RIGHTS), (IO_ERROR, _DISK)):
+        if reason.endswith(tuple(map(os.strerror, numbers))):
+            return status
+    return None
 
 
 def cannot_write(path: str, error: OSError) -> SapdError:

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import pwd
 import stat
 
 from sapd import errors
@@ -17,6 +18,38 @@ from sapd import errors
 
 class Locked(Exception):  # noqa: N818 -- a state of affairs, not an error: the run leaves silently
     """Another run holds the lock."""
+
+
+def become_owner(folder: str) -> None:
+    """As root, go on as the user to whom the folder belongs, with his groups, for good.
+
+    He may put anything at any name in his folder, between any two calls: with his own rights alone
+    no file that is not his can be harmed, and what is made is his. Nothing is done where there is
+    no such folder. Raises `SapdError` 77 if this process may not become another, or if he may not
+    read this program, of which Python loads parts only when they are wanted.
+    """
+    if os.geteuid() != 0:
+        return
+    try:
+        found = os.stat(folder)
+        if found.st_uid == 0:
+            return
+        group, groups = found.st_gid, list[int]()
+        with contextlib.suppress(KeyError):  # a number without a name has no more groups
+            user = pwd.getpwuid(found.st_uid)
+            group, groups = user.pw_gid, os.getgrouplist(user.pw_name, user.pw_gid)
+        os.setgroups(groups)
+        os.setgid(group)
+        os.setuid(found.st_uid)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        reason = f"belongs to user {found.st_uid}, whom root can't become: {error.strerror}"
+        raise errors.SapdError(errors.NO_PERMISSION, folder, reason) from None
+    for part in (os.__file__, __file__):
+        if not os.access(part, os.R_OK):
+            reason = f"belongs to user {found.st_uid}, who may not read {part} of this program"
+            raise errors.SapdError(errors.NO_PERMISSION, folder, reason)
 
 
 def lock(path: str) -> int:
@@ -33,7 +66,6 @@ def lock(path: str) -> int:
         except OSError:
             raise errors.cannot_write(path, error) from None
     try:
-        _give_to_owner_of_folder(fd, path)
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(fd)
@@ -65,7 +97,6 @@ def replace(path: str, data: bytes, mode: int) -> None:
         fd = os.open(new, flags, mode)
         try:
             os.fchmod(fd, mode)
-            _give_to_owner_of_folder(fd, path)
             write_all(fd, data, 0)
             os.fsync(fd)
         finally:
@@ -76,13 +107,6 @@ def replace(path: str, data: bytes, mode: int) -> None:
         with contextlib.suppress(OSError):
             os.unlink(new)
         raise errors.cannot_write(path, error) from None
-
-
-def _give_to_owner_of_folder(fd: int, path: str) -> None:
-    """As root, leave the file to whom the folder belongs: a run by hand must not lock him out."""
-    folder, file = os.stat(os.path.dirname(path) or "."), os.fstat(fd)
-    if os.geteuid() == 0 and file.st_uid != folder.st_uid:
-        os.fchown(fd, folder.st_uid, folder.st_gid)
 
 
 def sync_directory(path: str) -> None:
@@ -123,8 +147,9 @@ def open_in_place(path: str, *, writing: bool) -> int:
 
 
 def same_file(path: str, fd: int) -> bool:
-    """Whether `path` still names the file that `fd` is open on."""
+    """Whether `path` still names the file that `fd` is open on, and no other name does."""
     try:
-        return os.path.samestat(os.lstat(path), os.fstat(fd))
+        found = os.lstat(path)
+        return found.st_nlink == 1 and os.path.samestat(found, os.fstat(fd))
     except OSError:
         return False

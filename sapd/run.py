@@ -42,8 +42,12 @@ class Report:
 def once(config: Config, at: float | None = None, *, dry: bool = False) -> Report:
     """Run one pass as of now, or as of `at` (UTC epoch seconds).
 
-    Raises `files.Locked` if another run is at work, and `SapdError` where nothing could be done.
+    As root a separate map's run goes on, for good, as the user to whom the map's folder belongs:
+    see `files.become_owner`. Raises `files.Locked` if another run is at work, and `SapdError`
+    where nothing could be done.
     """
+    if config.access.source is None:
+        files.become_owner(os.path.dirname(config.access.database))
     if dry:
         return _Pass(config, at, dry=True).run()
     state.make_directory(config.state_directory)

@@ -111,8 +111,7 @@ def set_aside(directory: str) -> str:
 def make_directory(directory: str) -> None:
     """Make the state's folder (mode 0755: a separate map in it is read by sendmail)."""
     try:
-        os.mkdir(directory)
-        os.chmod(directory, 0o755)  # noqa: S103 -- nothing secret but state.json, which is 0600
+        os.mkdir(directory, 0o755)  # nothing secret but state.json, which is 0600
     except FileExistsError:
         pass
     except OSError as error:

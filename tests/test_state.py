@@ -178,13 +178,3 @@ def test_one_lock_at_a_time(tmp_path: Path) -> None:
     os.close(held)
     os.close(state.lock(str(tmp_path)))
     assert stat.S_IMODE((tmp_path / "lock").stat().st_mode) == 0o600
-
-
-def test_the_folder_can_be_entered_by_sendmail_whatever_the_umask(tmp_path: Path) -> None:
-    before = os.umask(0o077)
-    try:
-        state.make_directory(str(tmp_path / "state"))
-        state.make_directory(str(tmp_path / "state"))
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o755

@@ -78,6 +78,7 @@ cat >/dev/null
 _RSYSLOG = """\
 global(workDirectory="{folder}")
 module(load="imuxsock" SysSock.Name="/dev/log" SysSock.RateLimit.Interval="0")
+{rules}
 *.* action(type="omfile" file="{folder}/traditional" template="RSYSLOG_TraditionalFileFormat")
 *.* action(type="omfile" file="{folder}/rfc5424" template="RSYSLOG_SyslogProtocol23Format")
 *.* action(type="omfile" file="{folder}/log" template="RSYSLOG_FileFormat")
@@ -119,12 +120,17 @@ class Machine(Namespace):
         clients: Sequence[str],
         names: Mapping[str, str] | None = None,
         packages: Sequence[str] = (),
+        rules: str = "",
     ) -> None:
-        """`names` are what addresses are called in /etc/hosts; `packages` Debian's, added."""
+        """`names` are what addresses are called in /etc/hosts; `packages` Debian's, added.
+
+        `rules` are rsyslog's, before its own: what they `stop` is in no log but theirs.
+        """
         super().__init__(clients)
         self.folder = folder
         self.names = names or {}
         self.packages = packages
+        self.rules = rules
         self.log = folder / "log"
         self.traditional = folder / "traditional"
         self.rfc5424 = folder / "rfc5424"
@@ -136,7 +142,9 @@ class Machine(Namespace):
         _write_accounts(own)
         _write_settings(own, self.names)
         (self.folder / "stage").mkdir()
-        (self.folder / "rsyslog.conf").write_text(_RSYSLOG.format(folder=self.folder))
+        (self.folder / "rsyslog.conf").write_text(
+            _RSYSLOG.format(folder=self.folder, rules=self.rules)
+        )
         roots = [*map(unpacked, self.packages), own]
         script = _INIT.format(
             host=HOST,

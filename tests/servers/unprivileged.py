@@ -20,7 +20,7 @@ def installed_for_everybody(folder: Path) -> dict[str, str]:
     six = importlib.util.find_spec("six")  # only dateutil 2 needs it
     if six is not None and six.origin is not None:
         shutil.copy(six.origin, library)
-    return {"PYTHONPATH": str(library), "PYTHONDONTWRITEBYTECODE": "1"}
+    return {"PYTHONPATH": str(library), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONSAFEPATH": "1"}
 
 
 def let_everybody_in(folder: Path) -> None:
