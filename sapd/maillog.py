@@ -65,8 +65,8 @@ class Position:
     """How far a log was read.
 
     `here` is in the log itself, `before` the end of what was read in the file that was rotated
-    away last, `lines` the number of lines up to `here` (None: not known), `cut` where `here` will
-    be once a cut that was begun is done.
+    away last (None: there is none, or nothing more can come to it), `lines` the number of lines up
+    to `here` (None: not known), `cut` where `here` will be once a cut that was begun is done.
     """
 
     here: Cursor = START
@@ -129,7 +129,8 @@ class Reading:
 
     `edge` (UTC epoch seconds) is the time before which no login matters; a file that was last
     changed before `modified_since` holds none that does. `others` are paths that are never taken
-    for rotated files of this log. `bytes_read` and `lines_read` count.
+    for rotated files of this log. `bytes_read` and `lines_read` count. `anew`, known with the first
+    block, is whether it begins at the edge, so that lines before it may never have been read.
     """
 
     def __init__(
@@ -150,6 +151,8 @@ class Reading:
         self._edge = edge - LATE
         self._modified_since = modified_since - LATE
         self._clock = clock
+        self._late_are_read = False
+        self.anew = False
 
     def blocks(self) -> Iterator[bytes]:
         """Yield the new lines in order, in blocks of whole lines.
@@ -170,6 +173,8 @@ class Reading:
             except OSError as error:
                 reason = f"can't be read: {error.strerror or error}"
                 raise errors.SapdError(errors.LOG_UNREADABLE, self.path, reason) from None
+        if here.proves and self._late_are_read:
+            before = None  # for it need not be unpacked each time
         self.position = Position(here, before, lines)
 
     def _plan(self, opened: ExitStack) -> list[_Segment]:
@@ -182,6 +187,7 @@ class Reading:
 
     def _segments(self, log: io.FileIO | None, opened: ExitStack) -> list[_Segment]:
         rotated = _Neighbours(self.path, self._modified_since, self._others, opened)
+        self._late_are_read = rotated.newest_is_compressed
         was = self.position
         if log is None:
             segments = _after_rotation(was, rotated) or self._from_edge(None, rotated)
@@ -205,6 +211,7 @@ class Reading:
 
     def _from_edge(self, log: io.FileIO | None, rotated: _Neighbours) -> list[_Segment]:
         """The log from the window's edge on, and its neighbours where it begins inside it."""
+        self.anew = True
         segments: list[_Segment] = []
         older = True
         if log is not None:
@@ -213,7 +220,7 @@ class Reading:
             else:
                 start, older = _last_newline(log), False
             segments = [_Segment(log, start, None if start.offset else 0, current=True)]
-        for file in rotated.newest_first() if older else ():
+        for _, file in rotated.newest_first() if older else ():
             start, older = self._window_start(file)
             segments.append(_Segment(file, start))
             if not older:
@@ -272,20 +279,25 @@ class Reading:
         consumed, anchor = segment.start
         position = consumed
         rest, passing_over = b"", False
+        tail = anchor
         file.seek(position)
         while data := file.read(BLOCK):
+            if not _still_holds(file, Cursor(position, tail)):
+                break  # truncated and regrown meanwhile: the next run finds out how
             self.bytes_read += len(data)
             position += len(data)
             end = data.rfind(b"\n") + 1
+            if end:
+                anchor = (tail + data[max(0, end - ANCHOR) : end])[-ANCHOR:]
+            tail = (tail + data[-ANCHOR:])[-ANCHOR:]
             if not end:
-                rest += data
+                rest = (rest + data).lstrip(b"\0")
                 if len(rest) > _LONG:
                     rest, passing_over = rest[-ANCHOR:], True
                 continue
             block = rest + data[:end]
             rest = data[end:]
             consumed = position - len(rest)
-            anchor = (anchor + block[-ANCHOR:])[-ANCHOR:]
             newlines = block.count(b"\n")
             self.lines_read += newlines
             lines = None if lines is None else lines + newlines
@@ -328,6 +340,18 @@ class _Months:
         return any(1 <= month < 6 for month in self._seen) and max(self._seen) >= 6
 
 
+class _Neighbour(NamedTuple):
+    """A rotated file: where it is, its time of change (ns), and the order its name says."""
+
+    path: str
+    changed: int
+    age: int
+
+    def is_older_than(self, other: _Neighbour) -> bool:
+        """Whether both say so: late writers change the one, and administrators the other."""
+        return self.changed <= other.changed and self.age >= other.age
+
+
 class _Neighbours:
     """The rotated files of a log (`LOG.1`, `LOG-20261122.gz` …), opened when asked for."""
 
@@ -335,40 +359,42 @@ class _Neighbours:
         self, path: str, modified_since: float, others: Collection[str], opened: ExitStack
     ) -> None:
         self._opened = opened
-        folder, name = os.path.split(os.path.realpath(path))
-        found = []
-        try:
-            entries = list(os.scandir(folder or "."))
-        except OSError:
-            entries = []
-        names = {entry.name for entry in entries}
-        for entry in entries:
-            suffix = entry.name.removeprefix(name)
-            if suffix == entry.name or not _ROTATED.fullmatch(suffix) or entry.path in others:
-                continue
-            stem, extension = os.path.splitext(entry.name)
-            if extension in _COMPRESSED and stem in names:
-                continue  # being compressed right now: the plain one is whole
+        itself = os.path.realpath(path)
+        named = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+        found: list[_Neighbour] = []
+        for folder, name in map(os.path.split, {itself, named}):  # the log may be a link
             try:
-                about = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                raise _Rotating from None
-            if stat.S_ISREG(about.st_mode) and about.st_mtime >= modified_since:
-                found.append((-about.st_mtime_ns, _age(suffix), entry.path))
-        self._paths = [path for _, _, path in sorted(found)]
+                entries = list(os.scandir(folder))
+            except OSError:
+                continue
+            names = {entry.name for entry in entries}
+            for entry in entries:
+                suffix = entry.name.removeprefix(name)
+                if suffix == entry.name or not _ROTATED.fullmatch(suffix):
+                    continue
+                if entry.path == itself or entry.path in others:
+                    continue
+                stem, extension = os.path.splitext(entry.name)
+                if extension in _COMPRESSED and stem in names:
+                    continue  # being compressed right now: the plain one is whole
+                try:
+                    about = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    raise _Rotating from None
+                if stat.S_ISREG(about.st_mode) and about.st_mtime >= modified_since:
+                    found.append(_Neighbour(entry.path, about.st_mtime_ns, _age(suffix)))
+        self._found = sorted(found, key=lambda one: (one.age, -one.changed, one.path))
         self._files: dict[str, _File | None] = {}
 
-    def newest_first(self) -> Iterator[_File]:
-        for path in self._paths:
-            if (file := self._open(path)) is not None:
-                yield file
+    def newest_first(self) -> Iterator[tuple[_Neighbour, _File]]:
+        for place in self._found:
+            if (file := self._open(place.path)) is not None:
+                yield place, file
 
-    def newest_plain(self) -> io.FileIO | None:
-        """The newest of them, unless it is compressed: looking into that is not cheap."""
-        if not self._paths or self._paths[0].endswith(_COMPRESSED):
-            return None
-        file = self._open(self._paths[0])
-        return file if isinstance(file, io.FileIO) else None
+    @property
+    def newest_is_compressed(self) -> bool:
+        """Whether nothing more will be written to the newest of them."""
+        return bool(self._found) and self._found[0].path.endswith(_COMPRESSED)
 
     def _open(self, path: str) -> _File | None:
         if path not in self._files:
@@ -389,11 +415,9 @@ class _Neighbours:
 
 
 def _age(suffix: str) -> int:
-    """Order of rotated names that were changed in the same instant: .1 before .2, dates last."""
-    number = re.search(r"\d+", suffix)
-    if number is None:
-        return 0
-    return int(number[0]) if len(number[0]) < 6 else -int(number[0])
+    """Order of rotated names, the newest first: dates, the latest first, then .1 before .2."""
+    digits = re.sub(r"\.(gz|bz2|xz)$|\D", "", suffix) or "0"
+    return int(digits) if len(digits) < 6 else -int(digits)
 
 
 def _open_log(path: str, opened: ExitStack) -> io.FileIO | None:
@@ -409,24 +433,36 @@ def _open_log(path: str, opened: ExitStack) -> io.FileIO | None:
 
 
 def _after_rotation(was: Position | None, rotated: _Neighbours) -> list[_Segment]:
-    """The rest of the rotated file that holds the cursor, and all of the newer ones."""
+    """The rest of the rotated file that holds the cursor, and all that may be newer.
+
+    The file before it is read on, too: its writers may have kept it open.
+    """
     if was is None:
         return []
-    cursor = was.here if was.here.proves else was.before
+    cursor, late = (was.here, was.before) if was.here.proves else (was.before, None)
     if cursor is None:
         return []
-    newer: list[_Segment] = []
-    for file in rotated.newest_first():
-        if _holds(file, cursor):
-            return [_Segment(file, cursor), *reversed(newer)]
-        newer.append(_Segment(file, START))
-    return []
+    segments: list[_Segment] = []
+    holder: _Neighbour | None = None
+    for place, file in rotated.newest_first():
+        if holder is None and _holds(file, cursor):
+            holder, start = place, cursor
+        elif late is not None and _holds(file, late):
+            start = late
+        elif holder is None or not place.is_older_than(holder):
+            start = START
+        else:
+            continue
+        segments.append(_Segment(file, start))
+    return segments[::-1] if holder else []
 
 
 def _late(was: Position, rotated: _Neighbours) -> list[_Segment]:
     """What was still written to the file rotated away last: its writers may keep it open."""
-    newest = rotated.newest_plain()
-    if was.before is None or newest is None or not _holds(newest, was.before):
+    if was.before is None:
+        return []
+    newest = next((file for _, file in rotated.newest_first()), None)
+    if newest is None or not _holds(newest, was.before):
         return []
     return [_Segment(newest, was.before)]
 
@@ -434,6 +470,14 @@ def _late(was: Position, rotated: _Neighbours) -> list[_Segment]:
 def _holds(file: _File, cursor: Cursor) -> bool:
     """Whether the anchor's bytes stand before the cursor's offset."""
     return _bytes_at(file, cursor.offset - len(cursor.anchor), len(cursor.anchor)) == cursor.anchor
+
+
+def _still_holds(file: _File, cursor: Cursor) -> bool:
+    """The same in the midst of reading; a compressed file does not change."""
+    if isinstance(file, _Unpacked):
+        return True
+    length = len(cursor.anchor)
+    return os.pread(file.fileno(), length, cursor.offset - length) == cursor.anchor
 
 
 def _cursor_at(file: _File, offset: int) -> Cursor:

@@ -181,10 +181,10 @@ class Recogniser:
     def recognise(self, line: bytes) -> Event | None:
         """What one line says, its newline included or, at the end of a rotated log, missing.
 
-        Without the newline the line may be half a line, so it counts only if something follows
-        the address: `192.0.2.1` may have been going to be `192.0.2.10`. NULs at its head are what
-        a power cut left in place of lines before it. Raises `SapdError` 78 if a format can't be
-        loaded.
+        Zeros before it are no part of it: a power cut leaves them, and copytruncate where the
+        writer does not append. Without the newline the line may be half a line, so it counts only
+        if something follows the address: `192.0.2.1` may have been going to be `192.0.2.10`.
+        Raises `SapdError` 78 if a format can't be loaded.
         """
         whole, text = line.endswith(b"\n"), line.removesuffix(b"\n").lstrip(b"\0")
         self.why = ""

@@ -149,7 +149,9 @@ class _Pass:
         )
         logins = ahead = 0
         try:
-            for block in reading.blocks():
+            for number, block in enumerate(reading.blocks()):
+                if number == 0 and reading.anew:
+                    context.connects.clear()  # of whose process other lines may be missing
                 for event in recogniser.events(block):
                     if event.event != "login":
                         continue

@@ -611,6 +611,18 @@ def test_a_session_seen_half_by_one_run_is_seen_whole_by_the_next(site: Site) ->
     assert "would close 192.0.2.7 bob" in said
 
 
+def test_a_session_seen_half_is_not_joined_across_a_gap(site: Site) -> None:
+    """Its process may have been another's since."""
+    site.configure(log_settings='formats = ["popa3d"]')
+    site.write(*(noise(number) for number in range(10)))
+    site.write(stamped("popa3d[7]: Session from 203.0.113.66"))
+    site.run()
+    site.log.unlink()
+    site.write(stamped("popa3d[7]: Authentication passed for bob"))
+    site.run()
+    assert site.open_addresses() == set()
+
+
 def test_a_message_cut_before_one_run_spoils_the_rest_in_the_next(site: Site) -> None:
     site.configure(log_settings='formats = ["courier"]')
     site.write(stamped("pop3d: LOGIN FAILED, user=" + "A" * 486))
