@@ -75,6 +75,9 @@ def due(
     unread = _count_lines(fd, here.offset, None)
     removed = min(read + unread - keep_lines, read)
     point = _end_of_line(fd, removed + old_marker)
+    if point > here.offset:  # there never were so many lines
+        position = counted(fd, replace(position, lines=None))
+        return due(fd, position, keep_lines, cut_above, stamp_like)
     marker = b"%s %s sapd[%d]: log cut, %d lines removed" % (
         stamp_like(os.pread(fd, 64, point)),
         os.uname().nodename.encode("ascii", "replace"),

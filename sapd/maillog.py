@@ -196,7 +196,7 @@ class Reading:
             return segments
         if was is None:
             return self._from_edge(log, rotated)
-        if was.cut is not None and _holds(log, was.cut):
+        if was.cut is not None and was.cut.proves and _holds(log, was.cut):
             return [_Segment(log, was.cut, None, current=True)]
         if was.here.proves and _holds(log, was.here):
             lines = was.lines if was.cut is None else None
@@ -468,7 +468,9 @@ def _late(was: Position, rotated: _Neighbours) -> list[_Segment]:
 
 
 def _holds(file: _File, cursor: Cursor) -> bool:
-    """Whether the anchor's bytes stand before the cursor's offset."""
+    """Whether the file reaches the cursor's offset, and the anchor's bytes stand before it."""
+    if isinstance(file, io.FileIO) and os.fstat(file.fileno()).st_size < cursor.offset:
+        return False
     return _bytes_at(file, cursor.offset - len(cursor.anchor), len(cursor.anchor)) == cursor.anchor
 
 

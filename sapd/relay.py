@@ -92,13 +92,12 @@ def expire(claims: Claims, rules: Rules, now: float) -> None:
     A claim ahead of now (the clock was set back) is moved to now, for the same reason.
     """
     for address, accounts in list(claims.items()):
-        forbidden = rules.forbids(address)
         for account, login in list(accounts.items()):
-            if forbidden or rules.until(address, min(login, now)) <= now:
+            if rules.until(address, min(login, now)) <= now:
                 del accounts[account]
             elif login > now:
                 accounts[account] = now
-        if not accounts:
+        if not accounts or rules.forbids(address):
             del claims[address]
 
 

@@ -125,11 +125,15 @@ class _Pass:
         paths = {log.path for log in self.config.logs}
         was.positions = {path: at for path, at in was.positions.items() if path in paths}
         was.contexts = {path: of for path, of in was.contexts.items() if path in paths}
-        if was.time > self.now + AHEAD or was.time < was.latest <= self.now:
-            # The clock was set back, or is right again: meanwhile addresses may have been closed
-            # too early, and logins taken for old or for ahead of now.
+        back = was.time > self.now + AHEAD
+        forward = was.time < was.latest and self.now > min(was.latest, was.time + AHEAD)
+        if back or forward:
+            # The clock was set back, or since then put forward: meanwhile addresses may have been
+            # closed too early, and logins taken for old or for ahead of now. The log's own time
+            # may be that clock's, too.
             was.positions.clear()
             was.contexts.clear()
+            self.modified_since = float("-inf")
             self.saved = ""
 
     def _read(self, log: Log) -> bool:

@@ -10,23 +10,25 @@ inside the window from the log.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import stat
 import time
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from typing import Any
 
 from sapd import errors, files
 from sapd.access import Published
+from sapd.formats import parse_address
 from sapd.maillog import Cursor, Position
 from sapd.recogniser import Context
 from sapd.relay import Claims
+from sapd.timestamps import LAST
 
 VERSION = 2
 _NAME = "state.json"
-_FOREVER = 200_000_000_000  # seconds: the year 8307
+_LARGEST = 512 * 1024 * 1024  # bytes; a million addresses take 60 MB
 
 
 class Damaged(errors.SapdError):
@@ -80,9 +82,12 @@ def load(directory: str) -> State:
         raise Damaged(errors.BAD_STATE, path, f"can't be used: {error.strerror}") from None
     try:
         with os.fdopen(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
+            about = os.fstat(fd)
+            if not stat.S_ISREG(about.st_mode):
                 raise ValueError("is not a regular file")
-            return _from_json(json.loads(file.read()))
+            if about.st_size > _LARGEST:
+                raise ValueError(f"has {about.st_size} bytes")
+            return _from_json(json.loads(file.read(), object_pairs_hook=_unique))
     except OSError as error:
         raise Damaged(errors.BAD_STATE, path, f"can't be used ({error.strerror})") from None
     except (
@@ -98,9 +103,14 @@ def load(directory: str) -> State:
 
 
 def set_aside(directory: str) -> str:
-    """Rename a damaged state to `state.json.damaged-<time>` and return that name."""
+    """Rename a damaged state to `state.json.damaged-<time>` and return that name.
+
+    One that was set aside before is never overwritten: names that are taken get a number.
+    """
     path = os.path.join(directory, _NAME)
-    aside = f"{path}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    name = f"{path}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    aside = next(name for name in names if not os.path.lexists(name))
     try:
         os.rename(path, aside)
     except OSError as error:
@@ -171,10 +181,11 @@ def _to_json(state: State) -> dict[str, Any]:
 
 
 def _from_json(read: Any) -> State:
-    if read["version"] == 1:
+    version = _natural(read["version"])
+    if version == 1:
         read["contexts"] = {}
-    elif read["version"] != VERSION:
-        raise ValueError(f"is of version {read['version']!r}, this program knows {VERSION}")
+    elif version != VERSION:
+        raise ValueError(f"is of version {version}, this program knows {VERSION}")
     published = read["published"]
     return State(
         time=_number(read["time"]),
@@ -197,6 +208,13 @@ def _from_json(read: Any) -> State:
         ),
         stuck=None if read["stuck"] is None else _stuck(read["stuck"]),
     )
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("says something twice")
+    return found
 
 
 def _stuck(read: Any) -> Stuck:
@@ -249,7 +267,7 @@ def _cursor(read: Any) -> Cursor:
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _FOREVER:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < LAST:
         raise ValueError("has something else where a time should stand")
     return value
 
@@ -267,7 +285,7 @@ def _text(value: Any) -> str:
 
 
 def _address(value: str) -> str:
-    if str(ip_address(value)) != value:
+    if parse_address(value.encode()) != value:
         raise ValueError("has something else where an address should stand")
     return value
 

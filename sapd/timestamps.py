@@ -16,8 +16,10 @@ from datetime import UTC, datetime, tzinfo
 AHEAD = 120
 """Seconds that a stamp may be ahead of now and still be evidence: clocks differ a little."""
 
+LAST = 200_000_000_000
+"""UTC epoch seconds in the year 8307: what is not before is no time."""
+
 _DAY = 86400
-_LAST = 253_402_000_000  # in the year 9999, the last that datetime knows
 _MONTHS = {
     name: number
     for number, name in enumerate(
@@ -128,7 +130,7 @@ class Clock:
 
 
 def _sane(epoch: float) -> float | None:
-    return epoch if 0 <= epoch < _LAST else None
+    return epoch if 0 <= epoch < LAST else None
 
 
 def stamp_like(line: bytes, epoch: float, zone: tzinfo | None) -> bytes:
@@ -163,7 +165,8 @@ def zone(name: str) -> tzinfo:
 def moment(text: str, default_zone: tzinfo | None) -> float:
     """Epoch seconds of a time that a person typed, in any form that dateutil parses.
 
-    A text that names no zone is taken in `default_zone` (None: the system's). Raises ValueError.
+    A text that names no zone is taken in `default_zone` (None: the system's). Raises ValueError,
+    also for what lies before 1970 or behind `LAST`.
     """
     from dateutil import parser
 
@@ -171,9 +174,12 @@ def moment(text: str, default_zone: tzinfo | None) -> float:
         parsed = parser.parse(text)
         if parsed.tzinfo is None:
             parsed = parsed.replace(tzinfo=default_zone)
-        return parsed.timestamp()
+        epoch = _sane(parsed.timestamp())
     except OverflowError as error:
         raise ValueError(str(error)) from None
+    if epoch is None:
+        raise ValueError(f"{text} is no time that a clock shows")
+    return epoch
 
 
 def rfc3339(epoch: float) -> str:

@@ -14,7 +14,7 @@ cd "$root"
 		"pip install -e . --group test && pytest -m 'not servers'"
 need_python
 need_packages sendmail-bin sendmail-cf m4 rsyslog cron logrotate systemd \
-	iproute2 strace acl e2fsprogs xfsprogs procps db-util
+	iproute2 strace faketime acl e2fsprogs xfsprogs procps db-util
 need_venv
 .venv/bin/pip install -q 'pip >= 25.1' # the first that knows --group
 .venv/bin/pip install -q -e . --group test --group lint

@@ -33,7 +33,9 @@ ARROWS = {
     "check.finding": {"errors"},
     "explain": {"formats", "recogniser"},
     "config": {"errors", "formats", "relay", "timestamps"},
-    "state": {"access", "errors", "files", "maillog", "recogniser", "relay"},
+    "state": {
+        "access", "errors", "files", "formats", "maillog", "recogniser", "relay", "timestamps",
+    },
     "access": {"errors", "files", "relay"},
     "cut": {"files", "maillog"},
     "maillog": {"errors", "timestamps"},
