@@ -1,12 +1,17 @@
 """Shorten a log in place, keeping its inode, to its last lines behind one marker line.
 
+The marker is written first, over the last of the lines that go; then whole blocks before it are
+taken out. So the log never begins with a part of a line, where a stranger's text might stand.
+
 Failure contract. On ext4 and XFS the blocks go in one step that is atomic for programs that append
 (FALLOC_FL_COLLAPSE_RANGE, fallocate(2)): no line is lost, and a run killed before or after that
 step leaves a log in which every unread line stands. Elsewhere the tail is copied to the front and
 the file truncated once nothing new came; a line appended between the last look and the truncation
-(microseconds, unless the machine is busy) is lost. Lines that were not read are never cut, nor is a
-log that was rotated since it was read. Programs that don't append but keep their own place leave a
-hole behind the cut.
+(microseconds, unless the machine is busy) is lost. While that goes on the log begins with a line
+that says how far, and holds part of a line where the copy ends: it must not be read while it is
+`half_copied`, and `finish` goes on from there, for which it needs no more than the marker and the
+number of bytes to take out. Lines that were not read are never cut, nor is a log that was rotated
+since it was read. Programs that don't append but keep their own place leave a hole behind the cut.
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ from sapd.maillog import ANCHOR, BLOCK, Cursor, Position
 MARKER = re.compile(rb"[^\n]* sapd\[\d+\]: log cut, \d+ lines removed *\n")
 """The line that a cut leaves at the head of a log."""
 
+_LARGEST_BLOCK = 64 * 1024  # bytes; NFS names more, but takes no block out
 _COLLAPSE_RANGE = 0x08  # linux/falloc.h
 _UNSUPPORTED = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
@@ -31,13 +37,12 @@ _UNSUPPORTED = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 class Cut:
     """A cut that is due: `removed` and `kept` count lines, `after` is the position behind it.
 
-    The bytes before `point` go. `shift` of them, whole blocks, are taken out; `marker` is written
-    over what is left of them. `before` is the place up to which the log was read.
+    `shift` bytes, whole blocks, are taken out at the head; what is left of the lines that go is
+    overwritten by `marker`. `before` is the place up to which the log was read.
     """
 
     removed: int
     kept: int
-    point: int
     shift: int
     marker: bytes
     before: Cursor
@@ -86,7 +91,7 @@ def due(
     )
     if point <= len(marker):
         return None  # no room for it yet
-    block = os.fstatvfs(fd).f_frsize
+    block = min(os.fstatvfs(fd).f_frsize, _LARGEST_BLOCK)
     shift = (point - len(marker) - 1) // block * block
     marker = marker.ljust(point - shift - 1) + b"\n"
     kept_bytes = os.pread(fd, ANCHOR, max(point, anchored))[: here.offset - point]
@@ -95,22 +100,56 @@ def due(
         before=position.before,
         lines=read - removed + 1,
     )
-    return Cut(removed, read + unread - removed, point, shift, marker, here, after)
+    return Cut(removed, read + unread - removed, shift, marker, here, after)
 
 
 def perform(fd: int, cut: Cut) -> bool:
-    """Cut the log open on `fd`; False if it was rotated meanwhile. Raises OSError."""
+    """Cut the log open on `fd`; False if it was rotated meanwhile.
+
+    Raises OSError, and leaves it to `finish` to go on.
+    """
     if not _stands(fd, cut.before):
         return False
-    if cut.shift and not _collapse(fd, cut.shift):
-        _copy_down(fd, cut.point, cut.point - cut.shift)
-    files.write_all(fd, cut.marker, 0)
-    return True
+    files.write_all(fd, cut.marker, cut.shift)
+    return finish(fd, cut.marker, cut.shift)
 
 
 def _stands(fd: int, here: Cursor) -> bool:
     """Whether the log still holds what was read; not if it was copied and truncated."""
     return os.pread(fd, len(here.anchor), here.offset - len(here.anchor)) == here.anchor
+
+
+def finish(fd: int, marker: bytes, shift: int) -> bool:
+    """Go on with a cut that was begun; False if the log open on `fd` is not one with its marker.
+
+    Raises OSError, and can then be called again.
+    """
+    head = os.pread(fd, len(marker), 0)
+    if head == marker:
+        return True
+    copied = _copied(head, marker)
+    if copied is None:
+        if os.pread(fd, len(marker), shift) != marker:
+            return False
+        if _collapse(fd, shift):
+            return True
+        copied = len(marker)
+    _copy_down(fd, marker, shift, copied)
+    return True
+
+
+def half_copied(path: str, marker: bytes) -> bool:
+    """Whether the log was not wholly copied to its front by the cut with this marker."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return _copied(os.pread(fd, len(marker), 0), marker) is not None
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
 
 
 def _collapse(fd: int, length: int) -> bool:
@@ -128,12 +167,35 @@ def _collapse(fd: int, length: int) -> bool:
     return True
 
 
-def _copy_down(fd: int, source: int, target: int) -> None:
-    while data := os.pread(fd, BLOCK, source):
-        files.write_all(fd, data, target)
-        source += len(data)
-        target += len(data)
-    os.ftruncate(fd, target)
+def _copy_down(fd: int, marker: bytes, shift: int, copied: int) -> None:
+    """Copy what stands `shift` bytes on to where the copy ends, until there is no more.
+
+    At each step as little as leaves its source whole, so that it can be made again, and the bytes
+    before that, by which one sees that the file was not truncated yet.
+    """
+    before = min(ANCHOR, copied - len(marker))
+    stands = os.pread(fd, before, copied - before)
+    if os.pread(fd, before, copied - before + shift) == stands:
+        files.write_all(fd, _progress(marker, copied), 0)
+        while data := os.pread(fd, min(BLOCK, shift - ANCHOR), copied + shift):
+            files.write_all(fd, data, copied)
+            copied += len(data)
+            files.write_all(fd, _progress(marker, copied), 0)
+        os.ftruncate(fd, copied)
+    files.write_all(fd, marker, 0)
+
+
+def _progress(marker: bytes, copied: int) -> bytes:
+    """The line that stands in the marker's place until all is copied."""
+    head = marker.partition(b"log cut, ")[0]
+    return (head + b"cutting, %d" % copied).ljust(len(marker) - 1) + b"\n"
+
+
+def _copied(head: bytes, marker: bytes) -> int | None:
+    """How far was copied, by the head of the log; None if no copying was begun."""
+    found = re.search(rb"cutting, (\d+)", head)
+    copied = int(found[1]) if found else 0
+    return copied if head == _progress(marker, copied) else None
 
 
 def _count_lines(fd: int, start: int, stop: int | None) -> int:

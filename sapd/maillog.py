@@ -60,19 +60,29 @@ class Cursor(NamedTuple):
 START = Cursor(0, b"")
 
 
+class Begun(NamedTuple):
+    """A cut that was begun: where the place will be once it is done, and the marker it leaves.
+
+    Version 2 of the state did not keep the marker; it is then empty.
+    """
+
+    after: Cursor
+    marker: bytes
+
+
 @dataclass(frozen=True)
 class Position:
     """How far a log was read.
 
     `here` is in the log itself, `before` the end of what was read in the file that was rotated
     away last (None: there is none, or nothing more can come to it), `lines` the number of lines up
-    to `here` (None: not known), `cut` where `here` will be once a cut that was begun is done.
+    to `here` (None: not known), `cut` a cut of the log that was begun and may not be done.
     """
 
     here: Cursor = START
     before: Cursor | None = None
     lines: int | None = None
-    cut: Cursor | None = None
+    cut: Begun | None = None
 
 
 class _Rotating(Exception):  # noqa: N818 -- not an error: look again
@@ -196,8 +206,8 @@ class Reading:
             return segments
         if was is None:
             return self._from_edge(log, rotated)
-        if was.cut is not None and was.cut.proves and _holds(log, was.cut):
-            return [_Segment(log, was.cut, None, current=True)]
+        if was.cut is not None and was.cut.after.proves and _holds(log, was.cut.after):
+            return [_Segment(log, was.cut.after, None, current=True)]
         if was.here.proves and _holds(log, was.here):
             lines = was.lines if was.cut is None else None
             return [*_late(was, rotated), _Segment(log, was.here, lines, current=True)]

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from sapd import access, cut, errors, files, relay, state, timestamps
 from sapd.config import Config, Log
-from sapd.maillog import Position, Reading
+from sapd.maillog import Begun, Position, Reading
 from sapd.recogniser import Context, Recogniser
 from sapd.timestamps import AHEAD, Clock
 
@@ -90,7 +90,9 @@ class _Pass:
 
     def run(self) -> Report:
         self._load()
-        read = [log for log in self.config.logs if self._read(log)]
+        whole = [log for log in self.config.logs if self._finish_cut(log)]
+        self._doubt(whole)
+        read = [log for log in whole if self._read(log)]
         relay.expire(self.state.claims, self.config.rules, self.now)
         self._publish()
         if self._save():
@@ -125,13 +127,44 @@ class _Pass:
         paths = {log.path for log in self.config.logs}
         was.positions = {path: at for path, at in was.positions.items() if path in paths}
         was.contexts = {path: of for path, of in was.contexts.items() if path in paths}
+
+    def _finish_cut(self, log: Log) -> bool:
+        """Finish a cut that an earlier run began; whether the log is whole and may be read.
+
+        In a dry run nothing is finished, and any log is read. A cut that can't be finished but has
+        not spoilt anything is no problem: it is made anew.
+        """
+        position = self.state.positions.get(log.path)
+        if self.dry or position is None or position.cut is None or not position.cut.marker:
+            return True
+        after, marker = position.cut
+        try:
+            fd = files.open_in_place(log.path, writing=True)
+            try:
+                if cut.finish(fd, marker, position.here.offset - after.offset):
+                    self.state.positions[log.path] = Position(after, position.before)
+            finally:
+                os.close(fd)
+        except (OSError, errors.SapdError) as error:
+            if cut.half_copied(log.path, marker):
+                if isinstance(error, OSError):
+                    error = errors.cannot_write(log.path, error)
+                self.report.problems.append(error)
+                return False
+        return True
+
+    def _doubt(self, logs: list[Log]) -> None:
+        """Read these logs again if the clock was set back, or since then put forward.
+
+        Meanwhile addresses may have been closed too early, and logins taken for old or for ahead of
+        now. The logs' own times may be that clock's, too.
+        """
+        was = self.state
         back = was.time > self.now + AHEAD
         forward = was.time < was.latest and self.now > min(was.latest, was.time + AHEAD)
         if back or forward:
-            # The clock was set back, or since then put forward: meanwhile addresses may have been
-            # closed too early, and logins taken for old or for ahead of now. The log's own time
-            # may be that clock's, too.
-            was.positions.clear()
+            for log in logs:
+                was.positions.pop(log.path, None)
             was.contexts.clear()
             self.modified_since = float("-inf")
             self.saved = ""
@@ -309,7 +342,8 @@ class _Pass:
         if planned is None:
             return
         if not self.dry:
-            self.state.positions[log.path] = replace(position, cut=planned.after.here)
+            begun = Begun(planned.after.here, planned.marker)
+            self.state.positions[log.path] = replace(position, cut=begun)
             if not self._save() or not cut.perform(fd, planned):
                 return
         self.state.positions[log.path] = planned.after

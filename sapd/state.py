@@ -1,7 +1,8 @@
-"""What a run leaves for the next one: `state.json`, version 2, mode 0600.
+"""What a run leaves for the next one: `state.json`, version 3, mode 0600.
 
 JSON that a person can read. Times are UTC epoch seconds, offsets bytes; an anchor's bytes stand
-as Latin-1 text, each character one byte. Version 1 is read as well: it had no `contexts`.
+as Latin-1 text, each character one byte. Older versions are read as well: version 1 had no
+`contexts`, and version 2 no marker of a cut that was begun.
 
 A file that is damaged, or of a version this program does not know, is never half used and never
 overwritten: `Damaged` says why, `set_aside` renames it, and the next pass rebuilds everything still
@@ -21,12 +22,12 @@ from typing import Any
 from sapd import errors, files
 from sapd.access import Published
 from sapd.formats import parse_address
-from sapd.maillog import Cursor, Position
+from sapd.maillog import Begun, Cursor, Position
 from sapd.recogniser import Context
 from sapd.relay import Claims
 from sapd.timestamps import LAST
 
-VERSION = 2
+VERSION = 3
 _NAME = "state.json"
 _LARGEST = 512 * 1024 * 1024  # bytes; a million addresses take 60 MB
 
@@ -182,10 +183,13 @@ def _to_json(state: State) -> dict[str, Any]:
 
 def _from_json(read: Any) -> State:
     version = _natural(read["version"])
-    if version == 1:
-        read["contexts"] = {}
-    elif version != VERSION:
+    if not 1 <= version <= VERSION:
         raise ValueError(f"is of version {version}, this program knows {VERSION}")
+    if version < 2:
+        read["contexts"] = {}
+    if version < 3:
+        for where in read["logs"].values():
+            where["cut"] = where["cut"] and {**where["cut"], "marker": ""}
     published = read["published"]
     return State(
         time=_number(read["time"]),
@@ -242,7 +246,8 @@ def _position_to_json(where: Position) -> dict[str, Any]:
         **_cursor_to_json(where.here),
         "lines": where.lines,
         "before": where.before and _cursor_to_json(where.before),
-        "cut": where.cut and _cursor_to_json(where.cut),
+        "cut": where.cut
+        and {**_cursor_to_json(where.cut.after), "marker": where.cut.marker.decode("latin-1")},
     }
 
 
@@ -251,8 +256,12 @@ def _position(read: Any) -> Position:
         here=_cursor(read),
         before=_cursor(read["before"]) if read["before"] is not None else None,
         lines=_natural(read["lines"]) if read["lines"] is not None else None,
-        cut=_cursor(read["cut"]) if read["cut"] is not None else None,
+        cut=_begun(read["cut"]) if read["cut"] is not None else None,
     )
+
+
+def _begun(read: Any) -> Begun:
+    return Begun(_cursor(read), _text(read["marker"]).encode("latin-1"))
 
 
 def _cursor_to_json(cursor: Cursor) -> dict[str, Any]:

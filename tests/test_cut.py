@@ -1,13 +1,14 @@
 """Cutting: exactly the last lines, the same inode, and never a line that was not read."""
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
-from sapd import cut
+from sapd import cut, files
 from sapd.cut import MARKER
-from sapd.maillog import Cursor, Position
+from sapd.maillog import Begun, Cursor, Position
 from tests.cutting import STAMP, line, read, shorten
 
 
@@ -99,15 +100,100 @@ def test_a_cut_is_recognised_if_nobody_lived_to_save_it(log: Path, keep: int) ->
     _, position = read(log)
     planned = shorten(log, position, keep)
     assert planned is not None
-    intent = Position(position.here, None, position.lines, planned.after.here)
+    intent = Position(
+        position.here, None, position.lines, Begun(planned.after.here, planned.marker)
+    )
     with log.open("ab") as file:
         file.write(line(50_000))
     assert read(log, intent)[0] == line(50_000)
 
 
+def planned_for(log: Path, keep: int) -> cut.Cut:
+    fd = os.open(log, os.O_RDWR)
+    try:
+        planned = cut.due(fd, cut.counted(fd, read(log)[1]), keep, keep, lambda _: STAMP)
+        assert planned is not None
+        return planned
+    finally:
+        os.close(fd)
+
+
+def finish(log: Path, begun: cut.Cut) -> bool:
+    fd = os.open(log, os.O_RDWR)
+    try:
+        return cut.finish(fd, begun.marker, begun.shift)
+    finally:
+        os.close(fd)
+
+
+def broken_off(log: Path, begun: cut.Cut, after: int, half: bool) -> bool:
+    """Cut, but after some changes of the file, or half of the next; whether that broke it off."""
+    write_all, ftruncate = files.write_all, os.ftruncate
+    changes = 0
+
+    def change(fd: int, data: bytes, offset: int) -> None:
+        nonlocal changes
+        if changes == after:
+            write_all(fd, data[: len(data) // 2 * half], offset)
+            raise OSError(errno.EIO, "broken off")
+        changes += 1
+        write_all(fd, data, offset)
+
+    def truncate(fd: int, size: int) -> None:
+        change(fd, b"", 0)
+        ftruncate(fd, size)
+
+    fd = os.open(log, os.O_RDWR)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(files, "write_all", change)
+            patch.setattr(os, "ftruncate", truncate)
+            cut.perform(fd, begun)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("keep", [800, 300])
+@pytest.mark.parametrize("more", [0, 900])
+def test_a_cut_that_broke_off_anywhere_is_gone_on_with(
+    log: Path, keep: int, half: bool, more: int
+) -> None:
+    """Also if the log, already truncated, has meanwhile grown beyond its old length."""
+    rows = [line(number) for number in range(1000 + more)]
+    after = 0
+    while True:
+        log.write_bytes(b"".join(rows[:1000]))
+        begun = planned_for(log, keep)
+        broke = broken_off(log, begun, after, half)
+        with log.open("ab") as file:
+            file.write(b"".join(rows[1000:]))
+        if not broke:
+            break
+        if finish(log, begun):
+            assert_cut(log, rows[1000 - keep :], 1000 - keep)
+            assert finish(log, begun)
+        else:
+            assert after == 0  # the marker was not written, or not all of it
+        assert log.read_bytes().endswith(b"".join(rows[1000 - keep :]))
+        after += 1
+    assert_cut(log, rows[1000 - keep :], 1000 - keep)
+    assert after > 0
+
+
+def test_another_log_is_not_gone_on_with(log: Path) -> None:
+    begun = planned_for(log, 10_000)
+    log.write_bytes(other := b"".join(line(number) for number in range(60_000)))
+    assert not finish(log, begun)
+    assert log.read_bytes() == other
+
+
 def test_an_intent_without_the_cut_is_recognised(log: Path) -> None:
     _, position = read(log)
-    intent = Position(position.here, None, position.lines, Cursor(500, b"x" * 256))
+    intent = Position(position.here, None, position.lines, Begun(Cursor(500, b"x" * 256), b"\n"))
     with log.open("ab") as file:
         file.write(line(50_000))
     text, position = read(log, intent)

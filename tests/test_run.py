@@ -536,56 +536,6 @@ def test_networks_and_never(site: Site) -> None:
     assert site.relaying() == {OWN, "192.0.2.65"}
 
 
-# What writes, renames, truncates, locks or syncs. A test kills a pass at each such call in turn.
-CALLS = "write,pwrite64,rename,ftruncate,fallocate,fsync,flock,unlink,utimensat,openat,fchmod"
-
-
-def test_killed_at_every_step(tmp_path: Path) -> None:
-    """After each kill a normal run ends where an uninterrupted one would have."""
-
-    def prepared(name: str) -> Site:
-        folder = tmp_path / name
-        folder.mkdir()
-        site = Site(folder)
-        site.configure(log_settings="keep_lines = 50")
-        site.write(*(noise(n, NOW) for n in range(100)), login("192.0.2.1", at=NOW - 1700))
-        site.write(login("192.0.2.2", at=NOW - 60))
-        site.run("--at", when(NOW - 30))
-        site.write(*(noise(n, NOW) for n in range(100)), login("192.0.2.3", at=NOW - 10))
-        return site
-
-    def outcome(site: Site) -> tuple[object, ...]:
-        state = json.loads(site.state.read_text())
-        marker, *rows = site.log.read_text().splitlines()
-        kept = [row for row in rows if "log cut" not in row]
-        return site.relaying(), state["claims"], state["refused"], kept, marker.rstrip()[-10:]
-
-    later = when(NOW + 200)
-    plain = prepared("plain")
-    plain.run("--at", later)
-    expected = outcome(plain)
-    assert expected[0] == {OWN, "192.0.2.2", "192.0.2.3"}
-
-    trace = tmp_path / "trace"
-    counted = prepared("counted")
-    counted.sapd("run", "--at", later, prefix=("strace", "-o", str(trace), "-e", f"trace={CALLS}"))
-    calls = trace.read_text().splitlines()
-    first = next(n for n, call in enumerate(calls) if "state/lock" in call)
-    names = [call.split("(")[0] for call in calls if "(" in call]
-    killed = 0
-    for number in range(first, len(names)):
-        name = names[number]
-        nth = names[: number + 1].count(name)
-        site = prepared(f"kill-{number}")
-        inject = ("-e", f"trace={name}", "-e", f"inject={name}:signal=SIGKILL:when={nth}")
-        done = site.sapd("run", "--at", later, prefix=("strace", "-o", "/dev/null", *inject))
-        killed += done.returncode != 0
-        site.run("--at", later)
-        assert outcome(site) == expected, (number, calls[number])
-        shutil.rmtree(site.folder)
-    assert killed > 20
-
-
 def stamped(line: str) -> str:
     """A line of another server, stamped now."""
     return f"{datetime.now(UTC).isoformat()} mx1 {line}\n"

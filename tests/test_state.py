@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sapd import errors, files, state
 from sapd.access import Published
-from sapd.maillog import Cursor, Position
+from sapd.maillog import Begun, Cursor, Position
 from sapd.recogniser import Context
 from sapd.state import State, Stuck
 
@@ -22,7 +22,10 @@ FULL = State(
     time=1e9 + 0.5,
     positions={
         "/var/log/qpopper": Position(
-            Cursor(300, bytes(range(256))), Cursor(5, b"x\n"), 12, Cursor(3, b"abc")
+            Cursor(300, bytes(range(256))),
+            Cursor(5, b"x\n"),
+            12,
+            Begun(Cursor(3, b"abc"), b"\xff\n"),
         ),
         "/var/log/mail.log": Position(),
     },
@@ -59,16 +62,22 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
 
 def test_it_is_plain_json(tmp_path: Path) -> None:
     read = json.loads(state.to_text(FULL))
-    assert read["version"] == 2
+    assert read["version"] == 3
     assert read["claims"]["192.0.2.1"]["bob"] == 1e9
     assert read["logs"]["/var/log/qpopper"]["offset"] == 300
 
 
-def test_version_1_is_read(tmp_path: Path) -> None:
+def test_older_versions_are_read(tmp_path: Path) -> None:
+    log = "/var/log/qpopper"
+    begun = replace(FULL.positions[log], cut=Begun(Cursor(3, b"abc"), b""))
+    expected = replace(FULL, positions={**FULL.positions, log: begun})
     read = json.loads(state.to_text(FULL))
+    del read["logs"][log]["cut"]["marker"]
+    put(tmp_path, json.dumps({**read, "version": 2}))
+    assert state.load(str(tmp_path)) == expected
     del read["contexts"]
     put(tmp_path, json.dumps({**read, "version": 1}))
-    assert state.load(str(tmp_path)) == replace(FULL, contexts={})
+    assert state.load(str(tmp_path)) == replace(expected, contexts={})
 
 
 def replaced(*path: str, by: object) -> str:
@@ -85,7 +94,7 @@ def replaced(*path: str, by: object) -> str:
     [
         "", "{", "[]", "null", "3", '"x"', "{}", '{"version": 1}', '{"version": 2}', b"\xff\xfe",
         "[" * 100_000, state.to_text(FULL)[:-20], "\0" * 100,
-        replaced("version", by=3), replaced("version", by=0), replaced("version", by="1"),
+        replaced("version", by=4), replaced("version", by=0), replaced("version", by="1"),
         replaced("time", by=10**400), replaced("time", by=-1), replaced("stuck", by="x"),
         replaced("stuck", "since", by=None), replaced("stuck", "open", by={"192.0.2.1": "bob"}),
         replaced("latest", by=None), replaced("logs", "/var/log/qpopper", "offset", by=10**30),
