@@ -217,7 +217,7 @@ def test_a_log_being_compressed_is_read_from_the_plain_file(log: Path, follower:
     assert follower.look() == [*numbers(11, 301)]
 
 
-@pytest.mark.parametrize("garbage", [b"", b"no gzip", gzip.compress(b"x" * 9999)[:-12]])
+@pytest.mark.parametrize("garbage", [b"", b"no gzip", gzip.compress(b"x" * 9999, mtime=0)[:-12]])
 def test_damaged_neighbours_do_no_harm(log: Path, follower: Follower, garbage: bytes) -> None:
     append(log, *numbers(1, 10))
     follower.look()

@@ -91,7 +91,7 @@ _HEAD = 256 - len(_FORGED)
 
 
 class Bench:
-    """One place for a prepared site; `end` is the outcome of a pass that nothing disturbs."""
+    """One place for a prepared `site`; `end` is the outcome of a pass that nothing disturbs."""
 
     def __init__(self, folder: Path, variant: Variant) -> None:
         self.variant = variant
@@ -99,24 +99,42 @@ class Bench:
         self._prepared = folder / "prepared"
         self._trace = folder / "trace"
         self.folder.mkdir(parents=True)
-        self._site = Site(self.folder)
-        variant.prepare(self._site)
+        self.site = Site(self.folder)
+        variant.prepare(self.site)
         self.folder.rename(self._prepared)
         finish(self.fresh())
-        self.end = outcome(self._site)
-        assert self._site.relaying() == {OWN, RENEWED, NEW}
+        self.end = outcome(self.site)
+        assert self.site.relaying() == {OWN, RENEWED, NEW}
         assert b" lines removed\n" in self.end["log"]
 
     def fresh(self) -> Site:
         """The site as it was prepared."""
         shutil.rmtree(self.folder, ignore_errors=True)
         subprocess.run(["cp", "-a", self._prepared, self.folder], check=True)
-        return self._site
+        return self.site
 
     def traced(self, *faults: str) -> list[Call]:
         """What a pass that meets `faults` changes, call by call."""
-        self._site.sapd("run", *NOW, prefix=strace.strace(*faults, trace=str(self._trace)))
+        self.site.sapd("run", *NOW, prefix=strace.strace(*faults, trace=str(self._trace)))
         return strace.calls(self._trace, self.folder)
+
+    def met(self, call: Call, fault: str, *before: str) -> subprocess.CompletedProcess[str]:
+        """A pass from where the site was prepared that meets a fault at `call`, and others before.
+
+        What Python opens to load its modules may differ in number, as when a folder of them has
+        just been changed; a pass that was struck elsewhere is done again.
+        """
+        for _ in range(5):
+            site = self.fresh()
+            prefix = strace.strace(*before, fault, trace=str(self._trace))
+            done = site.sapd("run", *NOW, prefix=prefix)
+            if self._path(strace.struck(self._trace)) == self._path(call):
+                return done
+        raise AssertionError(f"{strace.struck(self._trace)} was struck instead")
+
+    def _path(self, call: Call) -> list[str]:
+        """The files of the site that a call is about."""
+        return re.findall(r"/\d+/site\b([^\"<>]*)", call.text.rpartition(" = ")[0])
 
     def calls(self) -> list[Call]:
         """What the pass changes; of one like another variant's only what is its own."""
@@ -149,7 +167,7 @@ def each(
         bench = free.get()
         try:
             check(bench, *case)
-        except AssertionError as error:
+        except (AssertionError, subprocess.CalledProcessError) as error:
             return f"{case}: {error}"
         finally:
             free.put(bench)

@@ -52,6 +52,13 @@ def calls(trace: Path, about: Path) -> list[Call]:
     return [call for call in found[first:] if _changes(call.text, str(about))]
 
 
+def struck(trace: Path) -> Call:
+    """The call that never returned, or else the one that was made to fail."""
+    *found, last = _calls(trace.read_text())
+    failed = (call for call in found if call.text.endswith("(INJECTED)"))
+    return last if last.text.endswith("= ?") else next(failed, last)
+
+
 def _changes(text: str, about: str) -> bool:
     """Whether it is none of the many calls that open a file to read it, or a module."""
     return not _OPENS.match(text) or (about in text and not _LOOKS.search(text))

@@ -49,11 +49,10 @@ INTERRUPTED = re.compile(r"open(at)?|write|pwrite64|ftruncate|fallocate|fsync|fl
 NEEDED = re.compile(r"mkdir\(|chmod\(|/state/lock\b|/access\.")
 
 
-def killed(bench: Bench, *faults: str) -> None:
-    site = bench.fresh()
-    assert site.sapd("run", *NOW, prefix=strace.strace(*faults)).returncode == -9
-    finish(site)
-    assert outcome(site) == bench.end
+def killed(bench: Bench, call: Call, *before: str) -> None:
+    assert bench.met(call, call.killed, *before).returncode == -9
+    finish(bench.site)
+    assert outcome(bench.site) == bench.end
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
@@ -63,7 +62,7 @@ def test_a_pass_killed_at_any_call_is_finished_by_the_next(
     with benches(tmp_path, variant) as some:
         found = some[0].calls()
         assert len(found) >= (40 if variant == STEADY else 4)
-        each(some, [(call.killed,) for call in found], killed)
+        each(some, [(call,) for call in found], killed)
 
 
 def test_a_pass_killed_while_it_makes_a_spoilt_map_good_is_finished_by_the_next(
@@ -79,7 +78,7 @@ def test_a_pass_killed_while_it_makes_a_spoilt_map_good_is_finished_by_the_next(
         )
         rest = found[start + 1 : end + 1]
         assert [call.name for call in rest[:4]] == ["fchown", "fchmod", "fsync", "rename"]
-        each(some, [(spoilt.failing("EIO"), call.killed) for call in rest], killed)
+        each(some, [(call, spoilt.failing("EIO")) for call in rest], killed)
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
@@ -89,8 +88,7 @@ def test_a_call_that_fails_is_named_and_made_good_by_the_next_pass(
     """All else is done all the same: the stale address is closed if the map can be written."""
 
     def check(bench: Bench, call: Call, error: str) -> None:
-        site = bench.fresh()
-        done = site.sapd("run", *NOW, prefix=strace.strace(call.failing(error)))
+        site, done = bench.site, bench.met(call, call.failing(error))
         if done.returncode == 0:
             assert (done.stdout, done.stderr) == ("", "")
         else:
@@ -148,8 +146,7 @@ def test_a_state_that_a_power_cut_took_back_ends_in_the_same(
         ]
         assert len(renames) == 3
         for call in renames:
-            site = bench.fresh()
-            site.sapd("run", *NOW, prefix=strace.strace(call.killed))
+            bench.met(call, call.killed)
             before = site.state.read_bytes() if site.state.exists() else None
             finish(bench.fresh())
             site.state.unlink()
@@ -165,8 +162,8 @@ def test_a_cut_never_has_the_log_begin_with_a_strangers_words(tmp_path: Path) ->
     """Not even for a pass that has lost the state, and reads from the edge of the window."""
 
     def check(bench: Bench, call: Call) -> None:
-        site = bench.fresh()
-        site.sapd("run", *NOW, prefix=strace.strace(call.killed))
+        site = bench.site
+        bench.met(call, call.killed)
         site.state.unlink()
         finish(site)
         assert FOREIGN not in site.relaying()
@@ -181,8 +178,8 @@ def test_a_log_that_is_half_copied_is_not_read(tmp_path: Path) -> None:
 
     def check(bench: Bench, call: Call) -> None:
         nonlocal half_copied
-        site = bench.fresh()
-        site.sapd("run", *NOW, prefix=strace.strace(call.killed))
+        site = bench.site
+        bench.met(call, call.killed)
         half = b"]: cutting, " in site.log.read_bytes()
         half_copied += half
         other = site.folder / "another name"
@@ -206,8 +203,8 @@ def test_a_log_that_is_half_copied_is_not_read(tmp_path: Path) -> None:
 def test_a_log_that_can_not_be_cut_is_read(tmp_path: Path) -> None:
     with benches(tmp_path, STEADY) as (bench, *_):
         collapse = next(call for call in bench.calls() if "COLLAPSE" in call.text)
-        site = bench.fresh()
-        site.sapd("run", *NOW, prefix=strace.strace(collapse.failing("ENOSPC")))
+        site = bench.site
+        bench.met(collapse, collapse.failing("ENOSPC"))
         site.write(login("192.0.2.99", at=AT))
         both = "inject=fallocate:error=ENOSPC:when=1+2"  # with the map's between them
         done = site.sapd("run", *NOW, prefix=strace.strace(both))

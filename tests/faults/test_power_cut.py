@@ -250,7 +250,11 @@ def test_a_log_torn_by_a_cut(site: Site, reboot: None, seed: int) -> None:
     amid = json.loads(states[0])
     (path,) = amid["logs"]
     after = json.loads(states[1])["logs"][path]
-    amid["logs"][path]["cut"] = {key: after[key] for key in ("offset", "anchor")}
+    marker = new[: new.index(b"\n") + 1].decode("latin-1")
+    amid["logs"][path]["cut"] = {
+        **{key: after[key] for key in ("offset", "anchor")},
+        "marker": marker,
+    }
     states.append(json.dumps(amid).encode())
 
     long = new.ljust(len(old), b"\0") if random.random() < 0.5 else new + old[len(new) :]
