@@ -182,9 +182,9 @@ class Recogniser:
         """What one line says, its newline included or, at the end of a rotated log, missing.
 
         Zeros before it are no part of it: a power cut leaves them, and copytruncate where the
-        writer does not append. Without the newline the line may be half a line, so it counts only
-        if something follows the address: `192.0.2.1` may have been going to be `192.0.2.10`.
-        Raises `SapdError` 78 if a format can't be loaded.
+        writer does not append. Without the newline it may be half a line, and says nothing: what
+        looks like the address may be a stranger's words, or the server's own, which the other half
+        would have told. Raises `SapdError` 78 if a format can't be loaded.
         """
         whole, text = line.endswith(b"\n"), line.removesuffix(b"\n").lstrip(b"\0")
         self.why = ""
@@ -193,6 +193,9 @@ class Recogniser:
             return None
         syslog = framed(text)
         doubted = self._note_cut(text, syslog)
+        if not whole:
+            self.why = "its end is missing"
+            return None
         if len(text) >= LONGEST:
             self.why = f"it has {LONGEST} bytes or more, where a logger may have cut it"
             return None
@@ -204,7 +207,7 @@ class Recogniser:
                     self.context.cut[_writer(frame)] = format.cut_behind
                     self.why = "it was cut, so that what follows may be a stranger's words"
                 elif found is not None:
-                    return self._event(format, kind, frame, found, whole, doubted)
+                    return self._event(format, kind, frame, found, doubted)
         return None
 
     def _event(
@@ -213,7 +216,6 @@ class Recogniser:
         kind: Line,
         frame: Framed,
         found: re.Match[bytes],
-        whole: bool,
         doubted: Container[str],
     ) -> Event | None:
         groups = found.groupdict()
@@ -221,9 +223,6 @@ class Recogniser:
         if _writer(frame) in doubted:
             self.unusable.cut += 1
             self.why = "it may be the rest of a message whose head a stranger wrote"
-            return None
-        if not whole and (named is None or found.end("address") == len(frame.message)):
-            self.why = "its end is missing"
             return None
         time = self.clock.epoch(frame.stamp)
         if time is None:

@@ -32,3 +32,20 @@ def put(path: Path, content: str | bytes, mode: int = 0o644) -> Path:
 def fill(text: str, folder: Path) -> str:
     """A configuration of logrotate or syslog, with LOG for a log and DIR for its folder."""
     return text.replace("LOG", f"{folder}/qpopper").replace("DIR", str(folder))
+
+
+def snapshot(folder: Path) -> dict[str, tuple[object, ...]]:
+    """Name, inode, size, mode, mtime, ctime and contents of everything in a folder."""
+    found: dict[str, tuple[object, ...]] = {}
+    for path in sorted(folder.rglob("*")):
+        about = path.lstat()
+        content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+        found[str(path.relative_to(folder))] = (
+            about.st_ino,
+            about.st_size,
+            about.st_mode,
+            about.st_mtime_ns,
+            about.st_ctime_ns,
+            content,
+        )
+    return found

@@ -26,4 +26,4 @@ need_venv
 scratch=$(mktemp -d)
 trap 'as_root rm -rf "$scratch"' EXIT
 as_root env PYTHONDONTWRITEBYTECODE=1 HYPOTHESIS_STORAGE_DIRECTORY="$scratch" \
-	.venv/bin/pytest -p no:cacheprovider "$@"
+	.venv/bin/pytest -p no:cacheprovider -n 2 --dist loadfile "$@"

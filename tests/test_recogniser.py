@@ -218,11 +218,14 @@ def test_strange_bytes_are_nothing(name: str) -> None:
     assert list(found.events(b"")) == []
 
 
-def test_half_a_line_counts_only_if_the_address_is_whole() -> None:
+def test_half_a_line_is_no_evidence() -> None:
     line = (HEADS[0].format("popper") + LOGIN).encode()
     assert recogniser().recognise(line) is None
-    assert recogniser().recognise(line + b" [pop_log.c:244]") is not None
+    assert recogniser().recognise(line + b" [pop_log.c:244]") is None
     assert recogniser().recognise(line + b"\n") is not None
+    head = HEADS[0].format("vm-pop3d").encode()
+    half = b"User 'x' logged in from 203.0.113.55, nmsgs=0"  # a name: "' - failed auth" follows
+    assert recogniser("vm-pop3d").recognise(head + half) is None
     found = recogniser("popa3d")
     connect = HEADS[0].format("popa3d").encode() + b"Session from 192.0.2.1"
     assert found.recognise(connect) is None

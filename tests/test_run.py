@@ -16,6 +16,7 @@ import pytest
 from sapd import config, errors, formats, run
 from sapd.cut import MARKER
 from sapd.maillog import Reading
+from tests.folders import snapshot
 from tests.servers.filesystems import fill, mounted, remount
 from tests.servers.unprivileged import (
     NOBODY,
@@ -55,23 +56,6 @@ def test_an_idle_pass_starts_nothing_and_writes_nothing(site: Site) -> None:
     after = snapshot(site.folder)
     del after["sapd.toml"]
     assert after == before
-
-
-def snapshot(folder: Path) -> dict[str, tuple[object, ...]]:
-    """Name, inode, size, mode, mtime, ctime and contents of everything in a folder."""
-    found: dict[str, tuple[object, ...]] = {}
-    for path in sorted(folder.rglob("*")):
-        about = path.lstat()
-        content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
-        found[str(path.relative_to(folder))] = (
-            about.st_ino,
-            about.st_size,
-            about.st_mode,
-            about.st_mtime_ns,
-            about.st_ctime_ns,
-            content,
-        )
-    return found
 
 
 def test_a_dry_run_says_it_all_and_touches_nothing(site: Site) -> None:
