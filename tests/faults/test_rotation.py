@@ -680,7 +680,8 @@ def by_logrotate(add: str = "", drop: str = "") -> Rotate:
 
     def rotation(site: Site, rsyslog: Rsyslog) -> None:
         hang_up = f"kill -HUP {rsyslog.process.pid}"
-        wait_until(lambda: not list(site.folder.glob(f"qpopper-*-{int(time.time())}*")))
+        # The names bear seconds, by a clock (time(2)'s) that lags some milliseconds behind ours.
+        wait_until(lambda: not list(site.folder.glob(f"qpopper-*-{int(time.time() - 0.1)}*")))
         rotate(site.folder, debians(site.log, hang_up, add, drop))
 
     return rotation

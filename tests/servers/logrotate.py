@@ -17,7 +17,7 @@ def rotate(folder: Path, configuration: str) -> None:
     conf.chmod(0o644)
     command = ["logrotate", "--force", "--state", str(folder / "logrotate.state"), str(conf)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
 
 
 def debians(log: Path, hang_up: str, add: str = "", drop: str = "") -> str:
