@@ -1,5 +1,51 @@
-"""`python -m sapd` is `sapd`."""
+"""The program `sapd`, also `python -m sapd`; the shortest way for what cron starts every minute."""
 
-from sapd.cli import main
+from __future__ import annotations
 
-main()
+import os
+import sys
+
+from sapd import defaults
+from sapd.idle import nothing_happened
+
+TYPE_CHECKING = False  # see sapd.idle
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """Do what the command line says; a plain `sapd run` without loading click."""
+    settings = _of_plain_run(sys.argv[1:])
+    if settings is not None and nothing_happened(settings):
+        sys.exit(0)
+    from sapd import messages
+
+    messages.open_standard_streams()
+    os.umask(0o022)  # every file has the mode that it is made with, whatever the caller's
+    if settings is None:
+        from sapd import cli
+
+        sys.exit(cli.main())
+    sys.exit(messages.status_of(lambda: _run(settings)))
+
+
+def _of_plain_run(arguments: list[str]) -> str | None:
+    """The configuration's path if this is `sapd run`, with -c or without; None if anything else."""
+    if arguments == ["run"]:
+        return os.environ.get("SAPD_CONFIG") or defaults.CONFIG
+    if arguments[:1] == ["run"] and arguments[1:-1] in (["-c"], ["--config"]):
+        return arguments[2]
+    return None
+
+
+def _run(settings: str) -> int:
+    import gc
+
+    from sapd import config, messages, run
+
+    gc.disable()  # the process ends before it would pay, and a large state loads in half the time
+    return messages.tell(run.once(config.load(settings)))
+
+
+if __name__ == "__main__":
+    main()

@@ -21,9 +21,7 @@ import stat
 import subprocess
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
-from ipaddress import IPv6Address, ip_address
 from typing import NamedTuple
 
 from sapd import errors, files, relay
@@ -42,8 +40,7 @@ _LOOKED_UP = re.compile(
 _BLOCK = 1024 * 1024
 
 
-@dataclass(frozen=True)
-class Published:
+class Published(NamedTuple):
     """Signature of what was last put in place.
 
     `path`: the database's; `wanted`: digest of the map's text; `database`: the file's device,
@@ -125,7 +122,7 @@ class Source:
         """
         if not self._words:
             return None
-        ip = ip_address(address)
+        ip = relay.parsed(address)
         bits, number = ip.max_prefixlen, int(ip)
         for length in self._lengths:
             words = self._words.get(_Prefix(bits, length, number >> max(bits - length, 0)), ())
@@ -145,13 +142,15 @@ class Source:
         """
         lines = []
         for address in sorted(addresses):
-            ip = ip_address(address)
-            keys = {str(ip)}
-            if isinstance(ip, IPv6Address):
-                groups = (f"{int(group, 16):x}" for group in ip.exploded.split(":"))
-                keys = {f"IPv6:{ip}", "IPv6:" + ":".join(groups)}
-            words = self._words.get(_Prefix(ip.max_prefixlen, ip.max_prefixlen, int(ip)), ())
-            taken = {word.key.lower() for word in words}
+            keys, taken = {address}, set[bytes]()
+            if ":" in address:
+                groups = relay.parsed(address).exploded.split(":")
+                short = ":".join(f"{int(group, 16):x}" for group in groups)
+                keys = {f"IPv6:{address}", f"IPv6:{short}"}
+            if self._words:
+                ip = relay.parsed(address)
+                prefix = _Prefix(ip.max_prefixlen, ip.max_prefixlen, int(ip))
+                taken = {word.key.lower() for word in self._words.get(prefix, ())}
             for key in sorted(keys):
                 line = self._tag + key.encode("ascii")
                 if line.lower() not in taken:
@@ -259,7 +258,10 @@ class Sendmail:
         """
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._new)
-        done = self._run([], self._source.text + own)
+        text = self._source.text + own
+        # Without a cache of that size makemap takes eight times as long over a million entries.
+        cache = ["-c", str(4 * len(text))] if len(text) > _BLOCK else []
+        done = self._run(cache, text)
         if done.returncode != 0:
             raise self._complaint(done)
         new = files.open_in_place(self._new, writing=False)

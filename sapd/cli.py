@@ -1,4 +1,4 @@
-"""Commands, options, messages and exit statuses. The only printer."""
+"""Commands and options, and the tables that they print."""
 
 from __future__ import annotations
 
@@ -9,91 +9,41 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import replace
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from sapd import config, errors, files, formats, maillog, run, timestamps
+from sapd import config, defaults, errors, formats, maillog, messages, run, timestamps
 from sapd.recogniser import Event, Recogniser
 from sapd.relay import Rules
 
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-def main() -> NoReturn:
-    """Run the command line, and leave with the exit status that the README documents."""
-    _open_standard_streams()
-    os.umask(0o022)  # every file has the mode that it is made with, whatever the caller's
-    sys.exit(_guarded())
+def main() -> int:
+    """Do what the command line says, and give the exit status that the README documents."""
+    return messages.status_of(_command)
 
 
-def _open_standard_streams() -> None:
-    """Have all three, able to print everything: no file must get the number of a closed one."""
-    for name in ("stdin", "stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:  # the lowest free number is then its own
-            mode = "r" if name == "stdin" else "w"
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
-        elif name != "stdin":
-            stream.reconfigure(errors="backslashreplace")
-
-
-def _guarded() -> int:
+def _command() -> int:
     try:
         status = sapd.main(prog_name="sapd", standalone_mode=False)
         return status if isinstance(status, int) else 0
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "sapd"
-        _complain("error", f"{error.format_message()} See {command} --help.")
+        messages.complain("error", f"{error.format_message()} See {command} --help.")
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except click.Abort:
         return 130
-    except files.Locked:
-        return errors.LOCKED
-    except errors.SapdError as problem:
-        _complain("error", str(problem))
-        return problem.status
-    except _ReaderLeft:
-        return 0
-    except OSError as error:
-        _complain("error", f"{error.filename or 'standard output'}: {error.strerror}")
-        return errors.status_of(error)
-    except Exception as error:
-        _complain("error", str(errors.bug(error)))
-        return errors.BUG
-
-
-class _ReaderLeft(Exception):  # noqa: N818 -- no error: `sapd list | head` has seen enough
-    """Nobody reads standard output any more."""
-
-
-def _complain(kind: str, text: str) -> None:
-    with suppress(OSError):  # there is nowhere left to say it
-        click.echo(f"sapd: {kind}: {_one_line(text)}", err=True)
-
-
-def _one_line(text: str) -> str:
-    """The text with everything escaped that a terminal, or a line of mail, could stumble over."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
-        for char in text
-    )
 
 
 def _say(text: str, **style: Any) -> None:
     """Print a line, in colours (as of `click.style`) only on a terminal that wants them."""
-    _print(click.style(_one_line(text), **style) if style else _one_line(text))
-
-
-def _print(text: str) -> None:
-    try:
-        click.echo(text, color=False if os.environ.get("NO_COLOR") else None)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise _ReaderLeft from None
+    if sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
+        messages.write(click.style(messages.one_line(text), **style))
+    else:
+        messages.say(text)
 
 
 def _common(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -109,7 +59,7 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
             "config_path",
             metavar="PATH",
             envvar="SAPD_CONFIG",
-            default=config.DEFAULT,
+            default=defaults.CONFIG,
             show_default=True,
             show_envvar=True,
             help="The configuration.",
@@ -157,20 +107,7 @@ def run_command(*, dry_run: bool, at: str | None, config_path: str, verbose: int
     """
     settings = config.load(config_path)
     report = run.once(settings, _moment(at, settings), dry=dry_run)
-    for subject, text in report.warnings:
-        _complain("warning", f"{subject}: {text}")
-    for problem in report.problems:
-        _complain("error", str(problem))
-    with suppress(_ReaderLeft):
-        for verb, text in report.actions:
-            if verb == "read":
-                if verbose > 1:
-                    _say(f"read {text}")
-            elif dry_run:
-                _say(f"would {verb} {text}")
-            elif verbose:
-                _say(f"{verb} {text}")
-    return report.status
+    return messages.tell(report, dry=dry_run, verbose=verbose)
 
 
 @sapd.command("list")
@@ -186,7 +123,7 @@ def list_command(*, as_json: bool, at: str | None, config_path: str, verbose: in
     if stuck is not None:
         since = f"could not be brought up to date since {timestamps.rfc3339(stuck)}"
         reason = f"{since}, and may let in others than these; sapd run says why"
-        _complain("warning", f"{settings.access.database}: {reason}")
+        messages.complain("warning", f"{settings.access.database}: {reason}")
     if as_json:
         rows = [
             {
@@ -198,7 +135,7 @@ def list_command(*, as_json: bool, at: str | None, config_path: str, verbose: in
             }
             for grant in grants
         ]
-        _print(json.dumps(rows, indent=1))
+        messages.write(json.dumps(rows, indent=1))
         return
     if not grants:
         _say("no address is open")
@@ -256,7 +193,7 @@ def match_command(
             why = miss(known, line).reason
         if as_json:
             reason = {"why": why or None} if explain else {}
-            _print(json.dumps({"line": number, **_fields(event), **reason}))
+            messages.write(json.dumps({"line": number, **_fields(event), **reason}))
         else:
             _say_line(number, event, why if explain else "")
     if not as_json:
@@ -349,8 +286,8 @@ def _formats(file: str, names: tuple[str, ...], config_path: str) -> tuple[confi
         given = click.get_current_context().get_parameter_source("config_path")
         if given is not ParameterSource.DEFAULT or os.path.exists(config_path):
             raise
-        log, directory = config.Log(file, (formats.AUTO,)), config.FORMATS_DIRECTORY
-        rules = Rules(config.seconds(config.WINDOW))
+        log, directory = config.Log(file, (formats.AUTO,)), defaults.FORMATS_DIRECTORY
+        rules = Rules(config.seconds(defaults.WINDOW))
     else:
         path = os.path.abspath(file)
         here = [log for log in settings.logs if file != "-" and log.path == path]
@@ -360,7 +297,7 @@ def _formats(file: str, names: tuple[str, ...], config_path: str) -> tuple[confi
         if name not in [formats.AUTO, *formats.names(directory)]:
             known = ", ".join([formats.AUTO, *formats.names(directory)])
             raise click.BadParameter(f'"{name}" is none of {known}.', param_hint="--format")
-    return replace(log, formats=names or log.formats), directory, rules
+    return log._replace(formats=names or log.formats), directory, rules
 
 
 @sapd.command("check")

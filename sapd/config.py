@@ -5,22 +5,18 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from dataclasses import dataclass
 from datetime import tzinfo
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
-from sapd import errors, formats, relay, timestamps
+from sapd import defaults, errors, formats, relay, timestamps
+from sapd.idle import Looks
 from sapd.relay import Network, Rules
 
-DEFAULT = "/etc/sapd/sapd.toml"
-FORMATS_DIRECTORY = "/etc/sapd/formats.d"
-WINDOW = "30m"
 _LONGEST = 366 * 86400
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-@dataclass(frozen=True)
-class Log:
+class Log(NamedTuple):
     """One log to read; `zone` None is the system's, `keep_lines` None never cuts."""
 
     path: str
@@ -30,8 +26,7 @@ class Log:
     cut_above: int = 0
 
 
-@dataclass(frozen=True)
-class Access:
+class Access(NamedTuple):
     """The map; `source` None means a separate map that holds sapd's entries alone."""
 
     database: str
@@ -40,20 +35,21 @@ class Access:
     tag: str = "Connect:"
 
 
-@dataclass(frozen=True)
-class Config:
-    """Everything that the file says. Paths are absolute."""
+class Config(NamedTuple):
+    """Everything that the file says. Paths are absolute; `looks` is how it looked when read."""
 
     path: str
     logs: tuple[Log, ...]
     access: Access
     state_directory: str
     rules: Rules
-    formats_directory: str = FORMATS_DIRECTORY
+    formats_directory: str
+    looks: Looks
 
 
 def load(path: str) -> Config:
     """Read and check the file; raises `SapdError` 78, or 77 if it may not be read."""
+    looks = Looks([path])
     try:
         with open(path, "rb") as file:
             read = tomllib.load(file)
@@ -65,12 +61,12 @@ def load(path: str) -> Config:
         raise errors.SapdError(errors.BAD_CONFIG, path, reason) from None
     except (ValueError, RecursionError) as error:
         raise errors.SapdError(errors.BAD_CONFIG, path, f"is not TOML: {error}") from None
-    return _config(_Table(path, "", read))
+    return _config(_Table(path, "", read), looks)
 
 
-def _config(top: _Table) -> Config:
+def _config(top: _Table, looks: Looks) -> Config:
     top.only("window", "formats_directory", "log", "access", "state", "network", "policy")
-    formats_directory = top.path("formats_directory", FORMATS_DIRECTORY)
+    formats_directory = top.path("formats_directory", defaults.FORMATS_DIRECTORY)
     known = formats.names(formats_directory)
     logs = tuple(_log(table, known) for table in top.tables("log"))
     if not logs:
@@ -78,7 +74,7 @@ def _config(top: _Table) -> Config:
     access = _access(top.table("access"))
     state = top.table("state")
     state.only("directory")
-    directory = state.path("directory", "/var/lib/sapd")
+    directory = state.path("directory", defaults.STATE_DIRECTORY)
     windows: dict[Network, float] = {}
     for table in top.tables("network"):
         table.only("networks", "window")
@@ -90,9 +86,9 @@ def _config(top: _Table) -> Config:
     policy = top.table("policy")
     policy.only("never")
     rules = Rules(
-        top.seconds("window", WINDOW), tuple(windows.items()), policy.networks("never", ())
+        top.seconds("window", defaults.WINDOW), tuple(windows.items()), policy.networks("never", ())
     )
-    config = Config(top.file, logs, access, directory, rules, formats_directory)
+    config = Config(top.file, logs, access, directory, rules, formats_directory, looks)
     _refuse_one_file_for_two(top, config)
     return config
 

@@ -20,7 +20,7 @@ import errno
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from sapd import files
 from sapd.maillog import ANCHOR, BLOCK, Cursor, Position
@@ -33,8 +33,7 @@ _COLLAPSE_RANGE = 0x08  # linux/falloc.h
 _UNSUPPORTED = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 
-@dataclass(frozen=True)
-class Cut:
+class Cut(NamedTuple):
     """A cut that is due: `removed` and `kept` count lines, `after` is the position behind it.
 
     `shift` bytes, whole blocks, are taken out at the head; what is left of the lines that go is
@@ -53,7 +52,7 @@ def counted(fd: int, position: Position) -> Position:
     """The position with its number of lines, counted if it is not known. Raises OSError."""
     if position.lines is not None:
         return position
-    return replace(position, lines=_count_lines(fd, 0, position.here.offset))
+    return position._replace(lines=_count_lines(fd, 0, position.here.offset))
 
 
 def due(
@@ -81,7 +80,7 @@ def due(
     removed = min(read + unread - keep_lines, read)
     point = _end_of_line(fd, removed + old_marker)
     if point > here.offset:  # there never were so many lines
-        position = counted(fd, replace(position, lines=None))
+        position = counted(fd, position._replace(lines=None))
         return due(fd, position, keep_lines, cut_above, stamp_like)
     marker = b"%s %s sapd[%d]: log cut, %d lines removed" % (
         stamp_like(os.pread(fd, 64, point)),

@@ -84,8 +84,8 @@ def write_all(fd: int, data: bytes, offset: int) -> None:
         offset += written
 
 
-def replace(path: str, data: bytes, mode: int) -> None:
-    """Make `path` hold `data`, with `mode` whatever the umask; on the disk when it returns.
+def replace(path: str, data: bytes, mode: int, *, durable: bool = True) -> None:
+    """Make `path` hold `data`, with `mode` whatever the umask; on the disk, if it is to be durable.
 
     Raises `SapdError`; the old file then stands, unless only its folder could not be synced.
     """
@@ -98,11 +98,13 @@ def replace(path: str, data: bytes, mode: int) -> None:
         try:
             os.fchmod(fd, mode)
             write_all(fd, data, 0)
-            os.fsync(fd)
+            if durable:
+                os.fsync(fd)
         finally:
             os.close(fd)
         os.rename(new, path)
-        sync_directory(path)
+        if durable:
+            sync_directory(path)
     except OSError as error:
         with contextlib.suppress(OSError):
             os.unlink(new)

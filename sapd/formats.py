@@ -35,14 +35,13 @@ import tomllib
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address
 from itertools import count
-from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from sapd import errors
+from sapd.relay import parsed
 from sapd.timestamps import STAMPS
 
 AUTO = "auto"
@@ -51,9 +50,9 @@ AUTO = "auto"
 LONGEST = 1000
 """Bytes of a line. Loggers cut long messages, and a cut line may end where a stranger wants."""
 
-_SHIPPED = Path(__file__).with_name("popformats")
+_SHIPPED = os.path.join(os.path.dirname(__file__), "popformats")
 _PIDS = ("always", "never", "maybe")
-_EVENTS = ("login", "logout", "connect", "cut")
+EVENTS = ("login", "logout", "connect", "cut")
 _GROUPS = ("account", "domain", "address")
 # What is repeated to find slow ways, beside the parts of the example.
 _ATOMS = (b"a", b"0", b" ", b".", b"-", b"[", b", ", b"a ", b"=")
@@ -69,8 +68,7 @@ class Line(NamedTuple):
     example: bytes
 
 
-@dataclass(frozen=True)
-class Format:
+class Format(NamedTuple):
     """What one server writes; see the keys above."""
 
     name: str
@@ -91,7 +89,7 @@ class Format:
 
 def names(directory: str | None = None) -> list[str]:
     """The known formats, in alphabetical order; raises `SapdError` if the folder can't be read."""
-    found = {file.stem: file for folder in _folders(directory) for file in _files(folder)}
+    found = {_stem(file): file for folder in _folders(directory) for file in _files(folder)}
     if AUTO in found:
         reason = "stands for all formats, and can't be the name of one; rename the file"
         raise errors.SapdError(errors.BAD_CONFIG, str(found[AUTO]), reason)
@@ -120,41 +118,51 @@ def usable(directory: str | None = None) -> list[str]:
 def load(name: str, directory: str | None = None) -> Format:
     """Load one format, and try out one that doesn't come with sapd; raises `SapdError` 78."""
     for folder in _folders(directory):
-        file = folder / f"{name}.toml"
+        file = os.path.join(folder, f"{name}.toml")
         if os.path.lexists(file):
             return _Reader(file, folder == _SHIPPED).format()
     reason = f"no format of this name; known are {', '.join(names(directory))}"
     raise errors.SapdError(errors.BAD_CONFIG, name, reason)
 
 
-def _folders(directory: str | None) -> list[Path]:
-    return [*([Path(directory)] if directory else []), _SHIPPED]
+def _folders(directory: str | None) -> list[str]:
+    return [*([directory] if directory else []), _SHIPPED]
 
 
-def _files(folder: Path) -> list[Path]:
+def _files(folder: str) -> list[str]:
     """The formats in a folder, which need not exist; hidden files and editors' copies are none."""
     try:
-        found = [folder / name for name in os.listdir(folder)]
+        found = os.listdir(folder)
     except FileNotFoundError:
         return []
     except OSError as error:
         reason = f"can't be read: {error.strerror}; chmod a+rx it, or name another folder"
-        raise errors.SapdError(errors.BAD_CONFIG, str(folder), reason) from None
-    return [file for file in found if file.suffix == ".toml" and not file.name.startswith(".")]
+        raise errors.SapdError(errors.BAD_CONFIG, folder, reason) from None
+    named = [name for name in found if name.endswith(".toml") and not name.startswith(".")]
+    return [os.path.join(folder, name) for name in named]
+
+
+def _stem(file: str) -> str:
+    return os.path.basename(file).removesuffix(".toml")
+
+
+def looked_at(directory: str) -> list[str]:
+    """All names by which formats of the administrator's own are found."""
+    return [directory, *_files(directory)]
 
 
 class _Reader:
     """Turns one file into a `Format`."""
 
-    def __init__(self, file: Path, shipped: bool) -> None:
+    def __init__(self, file: str, shipped: bool) -> None:
         self.file = file
         self.shipped = shipped
 
     def format(self) -> Format:
         read = self._toml(self.file)
         if "inherit" in read:
-            base = _SHIPPED / f"{read['inherit']}.toml"
-            if not base.is_file():
+            base = os.path.join(_SHIPPED, f"{read['inherit']}.toml")
+            if not os.path.isfile(base):
                 self._refuse("inherit", f'is "{read["inherit"]}", which is no format of sapd\'s')
             read = {**self._toml(base), **read}
         known = ("description", "source", "programs", "pid", "own_file", "inherit", "line")
@@ -175,7 +183,7 @@ class _Reader:
         if not isinstance(lines, list) or not lines:
             self._refuse("line", "is missing; add [[line]] with event, needles, pattern, example")
         return Format(
-            name=self.file.stem,
+            name=_stem(self.file),
             inherits=read.get("inherit"),
             program_names=tuple(programs),
             programs=re.compile(b"|".join(_glob(program) for program in programs) or rb"(?!)"),
@@ -192,24 +200,24 @@ class _Reader:
             self._refuse(key, "must be a number of bytes")
         return value
 
-    def _toml(self, file: Path) -> dict[str, Any]:
-        if file.is_fifo():  # which would keep us waiting
+    def _toml(self, file: str) -> dict[str, Any]:
+        if os.path.exists(file) and not os.path.isfile(file):  # which would keep us waiting
             reason = "is no regular file; move it away"
-            raise errors.SapdError(errors.BAD_CONFIG, str(file), reason)
+            raise errors.SapdError(errors.BAD_CONFIG, file, reason)
         try:
-            with file.open("rb") as opened:
+            with open(file, "rb") as opened:
                 return tomllib.load(opened)
         except OSError as error:
             reason = f"can't be read: {error.strerror}"
         except (ValueError, RecursionError) as error:
             reason = f"is not TOML: {error}"
-        raise errors.SapdError(errors.BAD_CONFIG, str(file), reason)
+        raise errors.SapdError(errors.BAD_CONFIG, file, reason)
 
     def _line(self, where: str, read: Any) -> Line:
         if not isinstance(read, dict):
             self._refuse("line", "must be one or more tables, as [[line]]")
         self._only(f"{where}: ", read, ("event", "needles", "pattern", "example"))
-        event = self._one_of(read.get("event"), f"{where}: event", _EVENTS)
+        event = self._one_of(read.get("event"), f"{where}: event", EVENTS)
         needles = self._texts(read, f"{where}: ", "needles")
         if not needles or "" in needles:
             self._refuse(f"{where}: needles", "must name a text that every such line holds")
@@ -275,7 +283,7 @@ class _Reader:
             self._refuse(where, f"is no regular expression: {error}")
 
     def _refuse(self, key: str, why: str) -> NoReturn:
-        raise errors.SapdError(errors.BAD_CONFIG, str(self.file), f"{key} {why}")
+        raise errors.SapdError(errors.BAD_CONFIG, self.file, f"{key} {why}")
 
     def _only(self, where: str, read: dict[str, Any], known: Sequence[str]) -> None:
         for key in read:
@@ -356,7 +364,7 @@ def parse_address(text: bytes) -> str | None:
     vpopmail writes an underscore for each colon of an IPv6 address (vchkpw.c).
     """
     try:
-        ip = ip_address(text.replace(b"_", b":").decode("ascii"))
+        ip = parsed(text.replace(b"_", b":").decode("ascii"))
     except ValueError:
         return None
     if isinstance(ip, IPv6Address):

@@ -8,9 +8,10 @@ nothing, which is why reading a log again is always safe.
 from __future__ import annotations
 
 from collections.abc import Container
-from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from math import inf
+from typing import NamedTuple
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -18,8 +19,7 @@ Claims = dict[str, dict[str, float]]
 """{address: {account: login time}}, times in UTC epoch seconds."""
 
 
-@dataclass(frozen=True)
-class Rules:
+class Rules(NamedTuple):
     """How long a login opens the relay, in seconds, and for whom it never does."""
 
     window: float
@@ -35,13 +35,13 @@ class Rules:
         """Seconds that a login from `address` lasts; the longest prefix wins."""
         if not self.windows:
             return self.window
-        ip = _parsed(address)
+        ip = parsed(address)
         matching = [(net.prefixlen, window) for net, window in self.windows if ip in net]
         return max(matching)[1] if matching else self.window
 
     def forbids(self, address: str) -> bool:
         """Whether no login opens `address`: unspecified, multicast, or in a `never` network."""
-        ip = _parsed(address)
+        ip = parsed(address)
         return ip.is_unspecified or ip.is_multicast or any(ip in net for net in self.never)
 
     def until(self, address: str, login: float) -> float:
@@ -62,8 +62,9 @@ def network(text: str, *, strict: bool = True) -> Network:
     return found
 
 
-@lru_cache(maxsize=100_000)
-def _parsed(address: str) -> Address:
+@lru_cache(maxsize=200_000)
+def parsed(address: str) -> Address:
+    """The address as `ipaddress` has it, which takes 3 us to find out; raises ValueError."""
     return ip_address(address)
 
 
@@ -101,8 +102,19 @@ def expire(claims: Claims, rules: Rules, now: float) -> None:
             del claims[address]
 
 
-@dataclass(frozen=True)
-class Grant:
+def next_end(claims: Claims, rules: Rules) -> float:
+    """When the first claim ends (UTC epoch seconds); infinite if there is none."""
+    return min(
+        (
+            rules.until(address, login)
+            for address, accounts in claims.items()
+            for login in accounts.values()
+        ),
+        default=inf,
+    )
+
+
+class Grant(NamedTuple):
     """An address that may relay: by whose logins, since and until when (UTC epoch seconds)."""
 
     address: str

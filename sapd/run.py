@@ -12,16 +12,16 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
 
-from sapd import access, cut, errors, files, relay, state, timestamps
+from sapd import access, cut, errors, files, formats, idle, maillog, relay, state, timestamps
 from sapd.config import Config, Log
 from sapd.maillog import Begun, Position, Reading
-from sapd.recogniser import Context, Recogniser
+from sapd.recogniser import Context, Event, Recogniser
+from sapd.scan import Scan
 from sapd.timestamps import AHEAD, Clock
 
 
-@dataclass
 class Report:
     """What a pass did, or would do.
 
@@ -29,9 +29,11 @@ class Report:
     text) want attention although all was done; `problems` are what could not be done.
     """
 
-    actions: list[tuple[str, str]] = field(default_factory=list)
-    warnings: list[tuple[str, str]] = field(default_factory=list)
-    problems: list[errors.SapdError] = field(default_factory=list)
+    def __init__(self) -> None:
+        """Of nothing yet."""
+        self.actions: list[tuple[str, str]] = []
+        self.warnings: list[tuple[str, str]] = []
+        self.problems: list[errors.SapdError] = []
 
     @property
     def status(self) -> int:
@@ -58,6 +60,19 @@ def once(config: Config, at: float | None = None, *, dry: bool = False) -> Repor
         os.close(lock)
 
 
+def _looked_at(config: Config) -> list[str]:
+    """Every file that a pass goes by, but for the configuration."""
+    settings = config.access
+    return [
+        *(path for log in config.logs for path in maillog.looked_at(log.path)),
+        *formats.looked_at(config.formats_directory),
+        *([settings.source] if settings.source else []),
+        settings.database,
+        settings.database.removesuffix(".db"),  # it must not be there unless it is the source
+        state.path(config.state_directory),
+    ]
+
+
 def grants(config: Config, now: float) -> tuple[list[relay.Grant], float | None]:
     """Who may relay at `now`, and since when the map could not be brought up to date, if so.
 
@@ -80,8 +95,10 @@ class _Pass:
         # Files carry the real clock's times; as of another moment they say nothing.
         self.modified_since = self.edge if at is None else float("-inf")
         self.dry = dry
+        # Taken before anything is read; as of another moment nothing is noted.
+        self.looks = None if dry or at is not None else idle.Looks(_looked_at(config))
         self.report = Report()
-        self.state = state.State()
+        self.state = state.empty()
         self.saved = ""
         self.may_save = True
         # (address, account): whom the map lets in by the last pass's doing, and who logged in.
@@ -98,6 +115,7 @@ class _Pass:
         if self._save():
             for log in read:
                 self._cut(log)
+        self._note()
         return self.report
 
     def _load(self) -> None:
@@ -125,8 +143,10 @@ class _Pass:
         was = self.state
         self.before = _pairs(was.stuck.open if was.stuck else self._open_claims(was.refused))
         paths = {log.path for log in self.config.logs}
-        was.positions = {path: at for path, at in was.positions.items() if path in paths}
-        was.contexts = {path: of for path, of in was.contexts.items() if path in paths}
+        self.state = was._replace(
+            positions={path: at for path, at in was.positions.items() if path in paths},
+            contexts={path: of for path, of in was.contexts.items() if path in paths},
+        )
 
     def _finish_cut(self, log: Log) -> bool:
         """Finish a cut that an earlier run began; whether the log is whole and may be read.
@@ -175,7 +195,10 @@ class _Pass:
         # A copy: where the reading fails, its lines are read again, and mean the same again.
         known = self.state.contexts.get(log.path, Context())
         context = Context(dict(known.connects), dict(known.cut))
-        recogniser = Recogniser(log.formats, clock, self.config.formats_directory, context)
+        recogniser = Recogniser(
+            log.formats, clock, self.config.formats_directory, context, ["login"]
+        )
+        scan = Scan(recogniser, self.now + AHEAD)
         reading = Reading(
             log.path,
             self.state.positions.get(log.path),
@@ -183,22 +206,15 @@ class _Pass:
             self.modified_since,
             clock,
             [other.path for other in self.config.logs],
+            counting=log.keep_lines is not None,
         )
-        logins = ahead = 0
+        ahead = 0
         try:
             for number, block in enumerate(reading.blocks()):
                 if number == 0 and reading.anew:
                     context.connects.clear()  # of whose process other lines may be missing
-                for event in recogniser.events(block):
-                    if event.event != "login":
-                        continue
-                    logins += 1
-                    if event.address is None:
-                        continue
-                    if event.time > self.now + AHEAD:
-                        ahead += 1
-                    else:
-                        self._claim(event.address, event.account, event.time)
+                ahead += self._merge(scan.events(block))
+            ahead += self._merge(scan.rest())
         except errors.SapdError as problem:
             self.report.problems.append(problem)
             return False
@@ -206,8 +222,9 @@ class _Pass:
             self.report.problems.append(errors.bug(error))  # the other logs, and expiry, go on
             return False
         unusable = recogniser.unusable
+        lines = "" if log.keep_lines is None else f"{reading.lines_read} lines, "
         counts = (
-            f"{reading.bytes_read} bytes, {reading.lines_read} lines, {logins} logins, "
+            f"{reading.bytes_read} bytes, {lines}{scan.logins} logins, "
             f"{ahead} ahead of now, {unusable.no_address} without an address; "
             f"unusable: {unusable.address} addresses, {unusable.stamp} stamps, {unusable.cut} cut"
         )
@@ -226,9 +243,20 @@ class _Pass:
             )
         if ahead:
             self.state.ahead.add(log.path)
-        elif logins:
+        elif scan.logins:
             self.state.ahead.discard(log.path)
         return True
+
+    def _merge(self, events: Iterable[Event]) -> int:
+        """Claim for logins; the number of those that are stamped ahead of now."""
+        ahead = 0
+        for event in events:
+            if event.event == "login" and event.address is not None:
+                if event.time > self.now + AHEAD:
+                    ahead += 1
+                else:
+                    self._claim(event.address, event.account, event.time)
+        return ahead
 
     def _claim(self, address: str, account: str, login: float) -> None:
         if relay.claim(self.state.claims, self.config.rules, address, account, login, self.now):
@@ -251,16 +279,16 @@ class _Pass:
             rewrite = not server.holds(own, self.state.published)
             kept = self.state.published
             if rewrite and not self.dry:
-                self.state.published = server.publish(own)
+                self.state = self.state._replace(published=server.publish(own))
         except errors.SapdError as problem:
             self.report.problems.append(problem)
             if self.state.stuck is None:
                 before: dict[str, list[str]] = {}
                 for address, account in sorted(self.before):
                     before.setdefault(address, []).append(account)
-                self.state.stuck = state.Stuck(self.now, before)
+                self.state = self.state._replace(stuck=state.Stuck(self.now, before))
             return
-        self.state.stuck = None
+        self.state = self.state._replace(stuck=None)
         self._report_claims(_pairs(opened))
         self._warn_of_refused(refused)
         if kept and kept.path != settings.database and os.path.exists(kept.path):
@@ -285,11 +313,11 @@ class _Pass:
             if word and address not in self.state.refused:
                 reason = f"logged in as {', '.join(self.state.claims[address])}, but {word}"
                 self.report.warnings.append((address, f"not opened: {reason}"))
-        self.state.refused = refused
+        self.state = self.state._replace(refused=refused)
 
     def _text(self) -> str:
         """The state as it would be saved, but for the times, which change with every pass."""
-        return state.to_text(replace(self.state, time=0, latest=0))
+        return state.to_text(self.state._replace(time=0, latest=0))
 
     def _save(self) -> bool:
         """Save the state if it changed; whether the disk now holds what memory does."""
@@ -298,8 +326,8 @@ class _Pass:
             return True
         if not self.may_save:
             return False
-        self.state.time = self.now
-        self.state.latest = max(self.state.latest, self.now)
+        latest = max(self.state.latest, self.now)
+        self.state = self.state._replace(time=self.now, latest=latest)
         try:
             state.save(self.config.state_directory, state.to_text(self.state))
         except errors.SapdError as problem:
@@ -307,7 +335,22 @@ class _Pass:
             self.may_save = False  # neither tried nor said a second time
             return False
         self.saved = text
+        self.looks = None
         return True
+
+    def _note(self) -> None:
+        """If nothing was to be done, note until when; where that fails the next run finds out."""
+        if self.looks is None or self.report.problems or self.report.warnings:
+            return
+        self.looks.add(self.config.looks)
+        until = relay.next_end(self.state.claims, self.config.rules)
+        if self.state.time < self.state.latest:  # see _doubt
+            until = min(until, self.state.latest, self.state.time + AHEAD)
+        note = idle.note(self.config.path, self.looks, self.now, until)
+        if note is not None:
+            path = os.path.join(self.config.state_directory, idle.NAME)
+            with suppress(errors.SapdError):
+                files.replace(path, note, 0o600, durable=False)
 
     def _cut(self, log: Log) -> None:
         position = self.state.positions[log.path]
@@ -343,7 +386,7 @@ class _Pass:
             return
         if not self.dry:
             begun = Begun(planned.after.here, planned.marker)
-            self.state.positions[log.path] = replace(position, cut=begun)
+            self.state.positions[log.path] = position._replace(cut=begun)
             if not self._save() or not cut.perform(fd, planned):
                 return
         self.state.positions[log.path] = planned.after

@@ -4,7 +4,6 @@ import fcntl
 import os
 import stat
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -209,7 +208,7 @@ class TestPublishing:
 
     def test_a_new_boot_is_reason_to_doubt(self, live: Map) -> None:
         published = live.publish("192.0.2.1")
-        other = replace(published, boot="another boot")
+        other = published._replace(boot="another boot")
         assert not live.holds(other, "192.0.2.1")
 
     def test_modes_of_a_new_database(self, tmp_path: Path) -> None:

@@ -83,11 +83,11 @@ def test_the_configuration_from_the_environment(site: Site) -> None:
 
 def test_a_bug_is_one_line_and_70(site: Site) -> None:
     code = (
-        "import sys; from sapd import cli, run\n"
+        "import sys; from sapd import __main__, run\n"
         "def once(*args, **more): raise RuntimeError('boom\\nbang')\n"
         "run.once = once\n"
         f"sys.argv = ['sapd', 'run', '-c', {str(site.config)!r}]\n"
-        "cli.main()\n"
+        "__main__.main()\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 70
@@ -139,7 +139,7 @@ def test_closed_standard_streams_do_no_harm(site: Site, closed: str) -> None:
 
 def state_with(site: Site, claims: dict[str, dict[str, float]], refused: dict[str, str]) -> None:
     site.state.parent.mkdir()
-    saved = state.State(time=NOW, claims=claims, refused=refused)
+    saved = state.empty()._replace(time=NOW, claims=claims, refused=refused)
     site.state.write_text(state.to_text(saved))
 
 

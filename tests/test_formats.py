@@ -216,7 +216,7 @@ def test_a_file_that_is_no_toml_is_said(tmp_path: Path, content: bytes) -> None:
         formats.load("ours", str(tmp_path))
     (tmp_path / "ours.toml").unlink()
     (tmp_path / "ours.toml").mkdir()
-    with pytest.raises(errors.SapdError, match=r"ours.toml: can't be read: Is a directory"):
+    with pytest.raises(errors.SapdError, match=r"ours.toml: is no regular file"):
         formats.load("ours", str(tmp_path))
 
 

@@ -10,7 +10,7 @@ from sapd.check.readable import why_unreadable, writable_folders
 from sapd.check.rotation import rotates
 from sapd.check.schedules import schedules
 from sapd.check.syslogs import syslog_sources
-from sapd.config import DEFAULT
+from sapd.defaults import CONFIG
 from tests.folders import ME, put
 
 PIECES = [
@@ -37,7 +37,7 @@ def test_no_content_raises(tmp_path: Path, content: list[bytes]) -> None:
         put(tmp_path / name, data)
     file = str(tmp_path / "etc/crontab")
     started = time.monotonic()
-    schedules(DEFAULT, str(tmp_path), ME)
+    schedules(CONFIG, str(tmp_path), ME)
     rotates("/var/log/qpopper", file)
     syslog_sources("/var/log/qpopper", (file,))
     why_unreadable(file, file)

@@ -11,7 +11,7 @@ import pytest
 
 from sapd.check.look import Look
 from sapd.check.schedules import schedules
-from sapd.config import DEFAULT
+from sapd.defaults import CONFIG
 from tests.folders import ME, ROOT, as_nobody, put
 from tests.servers.mounts import private
 from tests.servers.unprivileged import NOBODY
@@ -19,11 +19,11 @@ from tests.servers.unprivileged import NOBODY
 EVERY_MINUTE = "* * * * * root /usr/local/bin/sapd run\n"
 
 
-def look_at(root: Path, config: str = DEFAULT) -> Look:
+def look_at(root: Path, config: str = CONFIG) -> Look:
     return schedules(config, str(root), ME)
 
 
-def found(root: Path, config: str = DEFAULT) -> list[str]:
+def found(root: Path, config: str = CONFIG) -> list[str]:
     """What starts sapd, relative to `root`."""
     look = look_at(root, config)
     assert look.unread == []
@@ -71,13 +71,13 @@ def test_every_place_of_cron(tmp_path: Path) -> None:
         '* * * * * root "/opt/a b/sapd" run',
         "* * * * * root python3 -m sapd run",
         "* * * * * root sapd list && (sapd run)",
-        f"* * * * * root sapd run -c {DEFAULT}",
-        f"* * * * * root sapd run --config={DEFAULT}",
-        f"* * * * * root sapd run -c{DEFAULT}",
-        f"* * * * * root sapd run -vc '{DEFAULT}'",
+        f"* * * * * root sapd run -c {CONFIG}",
+        f"* * * * * root sapd run --config={CONFIG}",
+        f"* * * * * root sapd run -c{CONFIG}",
+        f"* * * * * root sapd run -vc '{CONFIG}'",
         "* * * * * root cd /etc/sapd && sapd run -c sapd.toml",
-        f"* * * * * root SAPD_CONFIG={DEFAULT} sapd run",
-        f"* * * * * root SAPD_CONFIG=/etc/other.toml; SAPD_CONFIG={DEFAULT} sapd run",
+        f"* * * * * root SAPD_CONFIG={CONFIG} sapd run",
+        f"* * * * * root SAPD_CONFIG=/etc/other.toml; SAPD_CONFIG={CONFIG} sapd run",
         "* * * * * root sapd run -c /etc/other.toml; sapd run",
         "* * * * * root sapd run # every minute",
         "* * * * * root sapd run\r",
@@ -180,7 +180,7 @@ def test_a_file_that_cron_passes_over_is_told(
 
 def test_a_file_of_somebody_else_is_passed_over(tmp_path: Path) -> None:
     put(tmp_path / "etc/cron.d/sapd", EVERY_MINUTE)
-    (ignored,) = schedules(DEFAULT, str(tmp_path), ME + 1).ignored
+    (ignored,) = schedules(CONFIG, str(tmp_path), ME + 1).ignored
     assert "not root's" in ignored
 
 

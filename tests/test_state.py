@@ -4,7 +4,6 @@ import json
 import os
 import stat
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,9 @@ from sapd import errors, files, state
 from sapd.access import Published
 from sapd.maillog import Begun, Cursor, Position
 from sapd.recogniser import Context
-from sapd.state import State, Stuck
+from sapd.state import Stuck
 
-FULL = State(
+FULL = state.empty()._replace(
     time=1e9 + 0.5,
     positions={
         "/var/log/qpopper": Position(
@@ -48,10 +47,10 @@ def put(tmp_path: Path, text: str | bytes) -> None:
 
 
 def test_what_goes_in_comes_out(tmp_path: Path) -> None:
-    assert state.load(str(tmp_path)) == State()
+    assert state.load(str(tmp_path)) == state.empty()
     before = os.umask(0o777)
     try:
-        for saved in (FULL, State()):
+        for saved in (FULL, state.empty()):
             state.save(str(tmp_path), state.to_text(saved))
             assert state.load(str(tmp_path)) == saved
     finally:
@@ -69,15 +68,15 @@ def test_it_is_plain_json(tmp_path: Path) -> None:
 
 def test_older_versions_are_read(tmp_path: Path) -> None:
     log = "/var/log/qpopper"
-    begun = replace(FULL.positions[log], cut=Begun(Cursor(3, b"abc"), b""))
-    expected = replace(FULL, positions={**FULL.positions, log: begun})
+    begun = FULL.positions[log]._replace(cut=Begun(Cursor(3, b"abc"), b""))
+    expected = FULL._replace(positions={**FULL.positions, log: begun})
     read = json.loads(state.to_text(FULL))
     del read["logs"][log]["cut"]["marker"]
     put(tmp_path, json.dumps({**read, "version": 2}))
     assert state.load(str(tmp_path)) == expected
     del read["contexts"]
     put(tmp_path, json.dumps({**read, "version": 1}))
-    assert state.load(str(tmp_path)) == replace(expected, contexts={})
+    assert state.load(str(tmp_path)) == expected._replace(contexts={})
 
 
 def replaced(*path: str, by: object) -> str:
@@ -134,7 +133,7 @@ def test_what_is_damaged_is_set_aside_whole(tmp_path: Path, text: str | bytes) -
     aside = Path(state.set_aside(str(tmp_path)))
     assert aside.name.startswith("state.json.damaged-")
     assert aside.read_bytes() == before
-    assert state.load(str(tmp_path)) == State()
+    assert state.load(str(tmp_path)) == state.empty()
 
 
 @given(

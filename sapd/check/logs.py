@@ -49,7 +49,7 @@ def findings(log: Log, config: Config, root: str) -> Iterator[Finding]:
         return  # what is wrong with them was said
     recogniser = Recogniser(names, clock, folder)
     others = [other.path for other in config.logs]
-    reading = Reading(log.path, None, now - config.rules.longest, 0, clock, others)
+    reading = Reading(log.path, None, now - config.rules.longest, 0, clock, others, counting=True)
     try:
         rest = Recogniser(
             [name for name in formats if name not in names or load(name, folder).inherits],

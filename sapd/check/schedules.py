@@ -7,7 +7,7 @@ import re
 import stat
 
 from sapd.check.look import Look, account
-from sapd.config import DEFAULT
+from sapd.defaults import CONFIG
 
 _CRON_NAME = re.compile(r"[A-Za-z0-9_-]+")  # cron(8), "DEBIAN SPECIFIC": the rules of run-parts
 _RUN = re.compile(r"(?<![\w.-])sapd['\"]?\s+run(?![\w.-])([^;&|)]*)")
@@ -17,7 +17,7 @@ _UNITS = [  # systemd.unit(5), the first has precedence
 ]  # fmt: skip
 
 
-def schedules(config: str = DEFAULT, root: str = "/", owner: int = 0) -> Look:
+def schedules(config: str = CONFIG, root: str = "/", owner: int = 0) -> Look:
     """The lines of crontabs, as FILE:LINE, and the enabled timers that start `sapd run`.
 
     With this configuration, and not as a dry run or only at boot. What starts it through a script
@@ -91,7 +91,7 @@ def _runs(command: str, file: str, config: str) -> bool:
         named = [given[1]] if given else []
         for text, before in ((command, r"\b"), (file, r"(?m)^\s*(?:Environment=.*?)?[\"']?\b")):
             named += re.findall(before + r"SAPD_CONFIG\s*=\s*[\"']?([^\s\"';&]+)", text)[-1:]
-        path = (named or [DEFAULT])[0]
+        path = (named or [CONFIG])[0]
         if not os.path.isabs(path):  # from a folder that only the command knows
             path = os.path.join(os.path.dirname(config), os.path.basename(path))
         if "\0" not in path and os.path.realpath(path) == os.path.realpath(config):

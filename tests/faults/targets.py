@@ -140,7 +140,7 @@ def server(data: bytes) -> None:
     """A format is refused, or has what each kind of line needs."""
     with _file(data, "new.toml") as path:
         try:
-            found = formats._Reader(Path(path), shipped=True).format()
+            found = formats._Reader(path, shipped=True).format()
         except errors.SapdError as error:
             _is_one_line(error)
             return
@@ -208,7 +208,7 @@ def _files(*folders: str) -> Callable[[], Iterator[bytes]]:
 
 def _states() -> Iterator[bytes]:
     yield state.to_text(FULL).encode()
-    yield state.to_text(state.State()).encode()
+    yield state.to_text(state.empty()).encode()
 
 
 def _sources() -> Iterator[bytes]:

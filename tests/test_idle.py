@@ -1,0 +1,183 @@
+"""A run leaves at once only where it would find nothing to do."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sapd import config, idle, run
+from tests.servers.mounts import another_boot
+from tests.site import Site, login, noise
+
+pytestmark = pytest.mark.servers
+
+
+@pytest.fixture
+def quiet(site: Site) -> Site:
+    """A site where nothing happens any more, and that has noted it."""
+    site.configure(top='formats_directory = "formats.d"\n[policy]\nnever = ["203.0.113.0/24"]')
+    (site.folder / "formats.d").mkdir()
+    site.write(*(noise(number) for number in range(10)), login("192.0.2.10"))
+    site.run()
+    settle(site)
+    return site
+
+
+def settle(site: Site) -> None:
+    """Run until it is noted that nothing happens."""
+    deadline = time.monotonic() + 20
+    while not nothing_happened(site):
+        assert time.monotonic() < deadline
+        site.run()
+
+
+def nothing_happened(site: Site) -> bool:
+    return idle.nothing_happened(str(site.config))
+
+
+def test_a_quiet_minute_is_noted_and_writes_nothing(quiet: Site) -> None:
+    before = idle.Looks(map(str, quiet.folder.rglob("*")))
+    quiet.run()
+    assert idle.Looks(map(str, quiet.folder.rglob("*"))) == before
+
+
+HAPPENINGS: dict[str, Callable[[Site], object]] = {
+    "a line": lambda site: site.write(noise(1)),
+    "half a line": lambda site: site.write("half"),
+    "the log cut": lambda site: os.truncate(site.log, 10),
+    "the log touched": lambda site: site.log.touch(),
+    "the log rotated": lambda site: site.log.rename(f"{site.log}.1"),
+    "the log replaced": lambda site: replace(site.log),
+    "a rotated log appears": lambda site: Path(f"{site.log}.1").write_text(login("192.0.2.11")),
+    "the log a link": lambda site: relink(site.log),
+    "source": lambda site: site.source.write_text("192.0.2.10 REJECT\n"),
+    "source gone": lambda site: site.source.unlink(),
+    "database gone": lambda site: site.database.unlink(),
+    "database rebuilt": lambda site: site.database.touch(),
+    "database replaced": lambda site: replace(site.database),
+    "state gone": lambda site: site.state.unlink(),
+    "state edited": lambda site: site.state.write_text(site.state.read_text()),
+    "configuration edited": lambda site: site.configure(window="1m"),
+    "configuration touched": lambda site: site.config.touch(),
+    "configuration replaced": lambda site: replace(site.config),
+    "a format": lambda site: (site.folder / "formats.d/own.toml").write_text(""),
+}
+
+
+def replace(path: Path) -> None:
+    """By one that looks the same but for its inode, as a careful editor does."""
+    shutil.copy2(path, f"{path}~")
+    os.rename(f"{path}~", path)
+
+
+def relink(path: Path) -> None:
+    path.rename(f"{path}-real")
+    path.symlink_to(f"{path}-real")
+
+
+@pytest.mark.parametrize("happening", HAPPENINGS.values(), ids=HAPPENINGS)
+def test_what_happens_is_noticed(quiet: Site, happening: Callable[[Site], object]) -> None:
+    happening(quiet)
+    assert not nothing_happened(quiet)
+
+
+def test_late_lines_of_a_rotated_log_are_noticed(quiet: Site) -> None:
+    quiet.log.rename(f"{quiet.log}.1")
+    quiet.write(noise(1))
+    settle(quiet)
+    with Path(f"{quiet.log}.1").open("a") as file:
+        file.write(login("192.0.2.12"))
+    quiet.run()
+    assert quiet.open_addresses() == {"192.0.2.10", "192.0.2.12"}
+
+
+def test_time_alone_ends_it(quiet: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    for moment, quietly in [(1700, True), (1801, False), (-600, False), (10 * 86400, False)]:
+        monkeypatch.setattr(idle, "time", lambda moment=moment: now + moment)
+        assert nothing_happened(quiet) == quietly, moment
+
+
+def test_another_boot_ends_it(quiet: Site) -> None:
+    code = (
+        f"import sys; from sapd import idle; sys.exit(idle.nothing_happened({str(quiet.config)!r}))"
+    )
+    command = [sys.executable, "-c", code]
+    assert subprocess.run(command, check=False).returncode == 1
+    with_boot = [*another_boot(quiet.folder / "boot"), *command]
+    assert subprocess.run(with_boot, check=False).returncode == 0
+
+
+def test_another_program_ends_it(
+    quiet: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(idle, "__file__", shutil.copy2(idle.__file__, tmp_path / "idle.py"))
+    assert not nothing_happened(quiet)
+
+
+def test_it_is_noted_for_one_configuration(quiet: Site) -> None:
+    other = quiet.folder / "other.toml"
+    shutil.copy2(quiet.config, other)
+    assert not idle.nothing_happened(str(other))
+    link = quiet.folder / "link.toml"
+    link.symlink_to(quiet.config)
+    assert not idle.nothing_happened(str(link))
+
+
+@pytest.mark.parametrize("text", [b"", b"\0" * 500, b"\xff", b"\n" * 20, b"idle"])
+def test_a_damaged_note_says_nothing(quiet: Site, text: bytes) -> None:
+    note = quiet.state.with_name(idle.NAME)
+    whole = note.read_bytes()
+    for damaged in (text, whole[:-1], whole + b"\n", whole.replace(b"\t", b" ", 1), whole[1:]):
+        note.write_bytes(damaged)
+        assert not nothing_happened(quiet)
+    note.write_bytes(whole)
+    assert nothing_happened(quiet)
+    note.unlink()
+    os.mkfifo(note)
+    assert not nothing_happened(quiet)
+
+
+def test_a_guess_that_is_wrong_is_not_believed(quiet: Site) -> None:
+    """The note of another folder is of another configuration."""
+    quiet.config.write_text('# [state]\n# directory = "elsewhere"\n' + quiet.config.read_text())
+    shutil.copytree(quiet.state.parent, quiet.folder / "elsewhere")
+    assert not nothing_happened(quiet)
+    settle_slowly = quiet.sapd("run")
+    assert (settle_slowly.returncode, settle_slowly.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("options", [["-n"], ["-v"], ["-vv"]])
+def test_only_a_plain_run_leaves_at_once(quiet: Site, options: list[str]) -> None:
+    done = quiet.sapd("run", *options, env={"PYTHONPROFILEIMPORTTIME": "1"})
+    assert "sapd.maillog" in done.stderr
+    done = quiet.sapd("run", env={"PYTHONPROFILEIMPORTTIME": "1"})
+    assert "sapd.maillog" not in done.stderr
+
+
+@pytest.mark.parametrize("trouble", ["ahead", "no makemap", "refused"])
+def test_what_wants_attention_is_not_noted(site: Site, trouble: str) -> None:
+    site.run()
+    site.write(login("192.0.2.10"))
+    if trouble == "no makemap":
+        site.configure(access_settings='makemap = "/nonexistent"')
+    for _ in range(4):
+        site.sapd("run")
+    assert nothing_happened(site) == (trouble != "no makemap")
+
+
+def test_a_change_between_the_look_and_the_reading_is_seen_the_next_time(
+    quiet: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here of the configuration, right after it was read, and of the log, right after its end."""
+    settings = config.load(str(quiet.config))
+    time.sleep(0.15)
+    quiet.configure(window="1m")
+    time.sleep(0.15)
+    run.once(settings)
+    assert not nothing_happened(quiet)

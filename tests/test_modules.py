@@ -1,0 +1,56 @@
+"""What a run has to load, which is most of what a minute costs."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.site import Site, login, noise
+
+pytestmark = pytest.mark.servers
+
+HEAVY = {"click", "dateutil", "dataclasses", "inspect", "pathlib", "ast", "difflib", "tempfile"}
+
+
+def loaded(site: Site, *arguments: str, beside: str = "") -> set[str]:
+    """The modules that the program loads, and Python alone does not."""
+    code = (
+        "import sys; before = set(sys.modules)\n"
+        f"sys.argv = {['sapd', *arguments]!r}\n"
+        "try:\n from sapd.__main__ import main; main()\n"
+        "except SystemExit as end:\n assert not end.code, end.code\n"
+        "print(*sorted(set(sys.modules) - before), file=sys.stderr)\n"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=site.folder)
+    return set(done.stderr.split())
+
+
+def test_an_idle_minute_loads_next_to_nothing(site: Site) -> None:
+    site.write(noise(1), login("192.0.2.10"))
+    plain = ("run", "-c", str(site.config))
+    for _ in range(10):
+        found = loaded(site, *plain)
+        if "sapd.run" not in found:
+            break
+    assert found == {"__future__", "sapd", "sapd.__main__", "sapd.idle", "sapd.defaults"}
+
+
+def test_a_busy_run_loads_no_heavy_modules(site: Site) -> None:
+    site.write(noise(1), login("192.0.2.10"))
+    found = loaded(site, "run", "-c", str(site.config))
+    assert "sapd.access" in found
+    assert found & HEAVY == set()
+    assert {name for name in found if name.startswith("sapd")} == {
+        "sapd", "sapd.__main__", "sapd.access", "sapd.config", "sapd.cut", "sapd.defaults",
+        "sapd.errors", "sapd.files", "sapd.formats", "sapd.idle", "sapd.maillog", "sapd.messages",
+        "sapd.recogniser", "sapd.relay", "sapd.run", "sapd.scan", "sapd.state", "sapd.timestamps",
+    }  # fmt: skip
+
+
+def test_help_loads_nothing_that_reads_logs_only_to_check_them(site: Site) -> None:
+    found = loaded(site, "--help")
+    assert "click" in found
+    assert not any(name.startswith("sapd.check") for name in found)
+    assert "sapd.explain" not in found
+    assert "dateutil" not in found

@@ -1,0 +1,107 @@
+"""A scan gives what the recogniser says of each line, whatever stands beside it in the block."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sapd.recogniser import Event, Recogniser
+from sapd.scan import Scan
+from sapd.timestamps import AHEAD, Clock
+
+NOW = datetime(2026, 11, 22, 10, 45, tzinfo=UTC).timestamp()
+WRITERS = ["mx1 popper[7]: ", "mx1 popper[4242]: ", "mx2 popper[7]: ", "mx1 qpopper[7]: "]
+WRITERS += ["mx1 popper: ", "mx1 popper -s[7]: ", "mx1 sm-mta[7]: ", "mx1 popper[x]: ", ""]
+STAMPS = [
+    "Nov 22 10:41:05",
+    "Nov 22 10:41:06",
+    "Nov 22 10:40:59",
+    "Nov 21 10:41:05",
+    "Nov  9 1:2:3",
+]
+STAMPS += ["Nov 22 10:59:00", "Nov 99 10:41:05", "Nov 22 99:41:05", "Dec 31 23:59:59"]
+STAMPS += ["2026-11-22T10:41:05+00:00", "2026-11-22T11:41:05+01:00", "2026-11-22T10:41:05.123456Z"]
+LOGINS = [
+    f'(v4.0.5) POP login by user "{account}" at ({host}) {address}'
+    for account in ("bob", "eve", "login", "a[1]")
+    for host in ("h", "login by ")
+    for address in ("192.0.2.1", "192.0.2.2", "999.0.2.1", "2001:db8::1")
+]
+OTHERS = [
+    "Stats: bob 0 0 3 4310 h 192.0.2.10",
+    "login by ",
+    "login by Nov 22 10:41:05 mx1 popper[7]: ",
+]
+OTHERS += ["x" * 980 + LOGINS[0], LOGINS[0] + " login by " + LOGINS[1], "", "login by \0\xff"]
+OTHERS += [OTHERS[2] + LOGINS[0], "[drac]: login by bob from host h (192.0.2.9)", "A" * 1200]
+OTHERS += ["LOGIN, user=bob, ip=[::ffff:192.0.2.3], port=[7]", "Session from 192.0.2.4"]
+OTHERS += ["Authentication passed for bob", "connect from 192.0.2.5", "user bob authenticated"]
+OTHERS += ["pop3-login: Login: user=<bob>, method=PLAIN, rip=192.0.2.6, lip=192.0.2.9, mpid=7"]
+
+lines = st.lists(
+    st.builds(
+        lambda stamp, writer, message: f"{stamp} {writer}{message}\n".encode("latin-1"),
+        st.sampled_from(STAMPS[:3]) | st.sampled_from(STAMPS),
+        st.sampled_from(WRITERS[:2])
+        | st.sampled_from([*WRITERS, "mx1 pop3d: ", "mx1 popa3d[7]: "]),
+        st.sampled_from(LOGINS[:8]) | st.sampled_from([*LOGINS, *OTHERS]),
+    ),
+    max_size=12,
+)
+blocks = st.lists(lines.map(b"".join), max_size=5)
+
+
+def latest(events: Iterable[Event]) -> dict[tuple[object, ...], float]:
+    """Of what can be told apart, the latest time; of those ahead of now, all."""
+    found: dict[tuple[object, ...], float] = {}
+    for event in events:
+        key: tuple[object, ...] = tuple(event[:4])
+        if event.time > NOW + AHEAD:
+            key = event
+        found[key] = max(event.time, found.get(key, 0))
+    return found
+
+
+@pytest.mark.parametrize("formats", [["qpopper"], ["auto"], ["qpopper-stats", "courier", "popa3d"]])
+@given(blocks=blocks)
+def test_a_scan_says_what_the_recogniser_says(formats: list[str], blocks: list[bytes]) -> None:
+    one_by_one = Recogniser(formats, Clock(NOW, UTC))
+    expected = [
+        event
+        for block in blocks
+        for line in block.splitlines(keepends=True)
+        if (event := one_by_one.recognise(line)) and event.event == "login"
+    ]
+    recogniser = Recogniser(formats, Clock(NOW, UTC), wanted=["login"])
+    scan = Scan(recogniser, NOW + AHEAD)
+    found = [event for block in blocks for event in scan.events(block)]
+    found += scan.rest()
+    assert latest(event for event in found if event.event == "login") == latest(expected)
+    assert scan.logins == len(expected)
+    assert recogniser.context == one_by_one.context
+
+
+def test_the_same_login_a_thousand_times_is_recognised_once() -> None:
+    calls = []
+
+    class Counting(Recogniser):
+        def recognise(self, line: bytes) -> Event | None:
+            calls.append(line)
+            return super().recognise(line)
+
+    scan = Scan(Counting(["qpopper"], Clock(NOW, UTC)), NOW)
+    for minute in range(10, 40):
+        block = b"".join(
+            b"Nov 22 10:%d:%02d mx1 popper[%d]: %s\n" % (minute, n % 60, n, LOGINS[n % 2].encode())
+            for n in range(1000)
+        )
+        assert list(scan.events(block)) == []
+    assert len(calls) == 2
+    last = datetime(2026, 11, 22, 10, 39, 59, tzinfo=UTC).timestamp()
+    assert sorted((event.address, event.time) for event in scan.rest()) == [
+        ("192.0.2.1", last - 1),
+        ("192.0.2.2", last),
+    ]
+    assert scan.logins == 30_000
