@@ -10,21 +10,22 @@ the copy the old database stays. A run killed inside the copy (milliseconds) lea
 the next one sees by its signature that this is not what was published, and does it again.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
-import hashlib
 import os
 import re
 import stat
-import subprocess
 import time
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import NamedTuple
 
-from sapd import errors, files, relay
+from sapd import child, errors, files, relay
+
+try:
+    from _blake2 import blake2b  # hashlib's own; hashlib itself takes 4 ms to load OpenSSL's
+except ImportError:
+    from hashlib import blake2b
 
 LOCK_WAIT = 10.0
 """Seconds to wait for another program that holds the database's lock."""
@@ -75,6 +76,14 @@ class _Word(NamedTuple):
         return self.value.upper() in _PERMITS
 
 
+class _Prefix(NamedTuple):
+    """The first `length` bits, as the number `head`, of addresses with `bits` bits."""
+
+    bits: int
+    length: int
+    head: int
+
+
 class Source:
     """The administrator's own entries, which always win; `text` is the file's bytes."""
 
@@ -122,8 +131,7 @@ class Source:
         """
         if not self._words:
             return None
-        ip = relay.parsed(address)
-        bits, number = ip.max_prefixlen, int(ip)
+        bits, number = relay.as_number(address)
         for length in self._lengths:
             words = self._words.get(_Prefix(bits, length, number >> max(bits - length, 0)), ())
             for word in words:
@@ -140,35 +148,21 @@ class Source:
         configured with UseCompressedIPv6Addresses, in the usual short form; both are written,
         unless the administrator wrote one.
         """
-        lines = []
+        tag, lines = self._tag.decode(), []
+        taken = {word.key.lower().decode() for words in self._words.values() for word in words}
         for address in sorted(addresses):
-            keys, taken = {address}, set[bytes]()
+            keys = [address]
             if ":" in address:
-                groups = relay.parsed(address).exploded.split(":")
-                short = ":".join(f"{int(group, 16):x}" for group in groups)
-                keys = {f"IPv6:{address}", f"IPv6:{short}"}
-            if self._words:
-                ip = relay.parsed(address)
-                prefix = _Prefix(ip.max_prefixlen, ip.max_prefixlen, int(ip))
-                taken = {word.key.lower() for word in self._words.get(prefix, ())}
-            for key in sorted(keys):
-                line = self._tag + key.encode("ascii")
-                if line.lower() not in taken:
-                    lines.append(line + b"\tRELAY\n")
-        return b"".join(lines)
+                _, number = relay.as_number(address)
+                long = ":".join(f"{number >> shift & 0xFFFF:x}" for shift in range(112, -1, -16))
+                keys = sorted({f"IPv6:{address}", f"IPv6:{long}"})
+            lines += [f"{tag}{key}\tRELAY\n" for key in keys if f"{tag}{key}".lower() not in taken]
+        return "".join(lines).encode("ascii")
 
     def _quote(self, word: _Word) -> str:
         line = self.text.count(b"\n", 0, word.offset) + 1
         text = (word.key + b" " + word.value).decode("utf-8", "backslashreplace")
         return f'{self.path} line {line} says "{text}"'
-
-
-class _Prefix(NamedTuple):
-    """The first `length` bits, as the number `head`, of addresses with `bits` bits."""
-
-    bits: int
-    length: int
-    head: int
 
 
 def _read(path: str) -> bytes:
@@ -243,7 +237,7 @@ class Sendmail:
         return Published(self.database, self._digest(own), found, _boot_id())
 
     def _digest(self, own: bytes) -> str:
-        digest = hashlib.sha256(self._source.text)
+        digest = blake2b(self._source.text, digest_size=32)
         digest.update(b"\0" + own)
         return digest.hexdigest()
 
@@ -261,14 +255,14 @@ class Sendmail:
         text = self._source.text + own
         # Without a cache of that size makemap takes eight times as long over a million entries.
         cache = ["-c", str(4 * len(text))] if len(text) > _BLOCK else []
-        done = self._run(cache, text)
-        if done.returncode != 0:
+        done = self._run(cache, text, 2)
+        if done.status != 0:
             raise self._complaint(done)
         new = files.open_in_place(self._new, writing=False)
         try:
             self._wait_for_lock(new, fcntl.LOCK_SH)
             wanted = self._source.count + own.count(b"\n")
-            found = self._run(["-u"], b"").stdout.count(b"\n")
+            found = self._run(["-u"], b"", 1).said.count(b"\n")
             if found != wanted:
                 raise errors.SapdError(
                     errors.MAKEMAP_FAILED,
@@ -282,30 +276,24 @@ class Sendmail:
         finally:
             os.close(new)
 
-    def _run(self, options: list[str], text: bytes) -> subprocess.CompletedProcess[bytes]:
+    def _run(self, options: list[str], text: bytes, stream: int) -> child.Ended:
         # As root makemap insists on a sendmail.cf, from which it wants no more than TrustedUser.
         if not os.path.exists("/etc/mail/sendmail.cf"):
             options = ["-C", os.devnull, *options]
+        command = [self._makemap, *options, "hash", self._new]
         try:
-            return subprocess.run(
-                [self._makemap, *options, "hash", self._new],
-                input=text,
-                capture_output=True,
-                check=False,
-                timeout=MAKEMAP_LIMIT,
-                umask=0o077,
-            )
-        except subprocess.TimeoutExpired:
+            return child.run(command, text, stream, MAKEMAP_LIMIT)
+        except TimeoutError:
             reason = f"took longer than {MAKEMAP_LIMIT:.0f} s; the old map stays in force"
             raise errors.SapdError(errors.MAKEMAP_FAILED, self._makemap, reason) from None
         except OSError as error:
             reason = f"can't be run: {error.strerror}; it comes with sendmail (sendmail-bin)"
             raise errors.SapdError(errors.MAKEMAP_FAILED, self._makemap, reason) from None
 
-    def _complaint(self, done: subprocess.CompletedProcess[bytes]) -> errors.SapdError:
-        said = done.stderr.decode("utf-8", "backslashreplace").splitlines()
+    def _complaint(self, done: child.Ended) -> errors.SapdError:
+        said = done.said.decode("utf-8", "backslashreplace").splitlines()
         said = [line for line in said if line and not line.startswith("WARNING:")]
-        reason = said[0] if said else f"makemap ended with status {done.returncode}"
+        reason = said[0] if said else f"makemap ended with status {done.status}"
         reason = reason.removeprefix("makemap: ").removeprefix(f"{self._new}: ")
         of_source = reason.startswith("line ")
         subject = self._source.path if of_source and self._source.path else self.database
@@ -313,7 +301,7 @@ class Sendmail:
         status = errors.status_of_words(reason)  # makemap calls all of them 73
         if status is None:
             known = (errors.CANT_CREATE, errors.IO_ERROR, errors.NO_PERMISSION)
-            status = done.returncode if done.returncode in known else errors.MAKEMAP_FAILED
+            status = done.status if done.status in known else errors.MAKEMAP_FAILED
         return errors.SapdError(
             status, subject, f"{reason}{more}; makemap refused it, the old map stays in force"
         )

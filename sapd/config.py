@@ -1,7 +1,5 @@
 """The configuration: TOML to frozen dataclasses, with errors that name file, key and remedy."""
 
-from __future__ import annotations
-
 import os
 import re
 import tomllib
@@ -64,7 +62,7 @@ def load(path: str) -> Config:
     return _config(_Table(path, "", read), looks)
 
 
-def _config(top: _Table, looks: Looks) -> Config:
+def _config(top: "_Table", looks: Looks) -> Config:
     top.only("window", "formats_directory", "log", "access", "state", "network", "policy")
     formats_directory = top.path("formats_directory", defaults.FORMATS_DIRECTORY)
     known = formats.names(formats_directory)
@@ -93,7 +91,7 @@ def _config(top: _Table, looks: Looks) -> Config:
     return config
 
 
-def _refuse_one_file_for_two(top: _Table, config: Config) -> None:
+def _refuse_one_file_for_two(top: "_Table", config: Config) -> None:
     """A log may be cut, and a database is rewritten: neither may be another file, too."""
     roles = [(log.path, "log.path") for log in config.logs]
     roles += [
@@ -112,7 +110,7 @@ def _refuse_one_file_for_two(top: _Table, config: Config) -> None:
         seen[real] = role
 
 
-def _log(table: _Table, known: list[str]) -> Log:
+def _log(table: "_Table", known: list[str]) -> Log:
     table.only("path", "formats", "timezone", "keep_lines", "cut_above")
     path = table.path("path")
     names = table.texts("formats", ("qpopper",))
@@ -138,7 +136,7 @@ def _log(table: _Table, known: list[str]) -> Log:
     return Log(path, names, zone, keep, above if above is not None else keep or 0)
 
 
-def _access(table: _Table) -> Access:
+def _access(table: "_Table") -> Access:
     table.only("source", "database", "makemap", "tag")
     database = table.path("database", "/etc/mail/access.db")
     if not database.endswith(".db"):
@@ -245,11 +243,11 @@ class _Table:
                 self.refuse(key, f'has "{text}": {error}; networks look like 192.0.2.0/24')
         return tuple(found)
 
-    def table(self, key: str) -> _Table:
+    def table(self, key: str) -> "_Table":
         value = self._get(key, dict, f"a table, as [{key}]")
         return _Table(self.file, key, value or {})
 
-    def tables(self, key: str) -> list[_Table]:
+    def tables(self, key: str) -> list["_Table"]:
         value = self._get(key, list, f"one or more tables, as [[{key}]]") or []
         if not all(isinstance(item, dict) for item in value):
             self.refuse(key, f"must be one or more tables, as [[{key}]]")

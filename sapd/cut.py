@@ -14,8 +14,6 @@ number of bytes to take out. Lines that were not read are never cut, nor is a lo
 since it was read. Programs that don't append but keep their own place leave a hole behind the cut.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import re

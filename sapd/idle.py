@@ -76,7 +76,8 @@ def note(config: str, looks: Looks, now: float, until: float) -> bytes | None:
 def nothing_happened(config: str) -> bool:
     """Whether a run with this configuration, by its path, would find nothing to do."""
     try:
-        text = _read(os.path.join(_guess(config), NAME))
+        # No link is followed: in another user's folder it could lead root to a device.
+        text = _read(os.path.join(_guess(config), NAME), os.O_NOFOLLOW)
         first, path, program, boot, since, until, *rows, last = text.split("\n")
         return (
             [first, path, program, boot] == [_FIRST, os.path.abspath(config), *_machine()]
@@ -101,9 +102,9 @@ def _machine() -> list[str]:
     return [_look(__file__), _read("/proc/sys/kernel/random/boot_id").strip()]
 
 
-def _read(path: str) -> str:
+def _read(path: str, flags: int = 0) -> str:
     """A small file's text; without waiting, if it is a FIFO."""
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
     try:
         return os.fsdecode(os.read(fd, _LARGEST))
     finally:

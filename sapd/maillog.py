@@ -11,8 +11,6 @@ daylight saving repeats), so this is for doubt, not for every minute.
 Memory stays bounded by the block, whatever the length of the log or of a line.
 """
 
-from __future__ import annotations
-
 import errno
 import io
 import os
@@ -220,7 +218,7 @@ class Reading:
             return [_Segment(log, found, None, current=True)]
         return self._from_edge(log, rotated)
 
-    def _from_edge(self, log: io.FileIO | None, rotated: _Neighbours) -> list[_Segment]:
+    def _from_edge(self, log: io.FileIO | None, rotated: "_Neighbours") -> list[_Segment]:
         """The log from the window's edge on, and its neighbours where it begins inside it."""
         self.anew = True
         segments: list[_Segment] = []
@@ -382,7 +380,7 @@ class _Neighbour(NamedTuple):
     changed: int
     age: int
 
-    def is_older_than(self, other: _Neighbour) -> bool:
+    def is_older_than(self, other: "_Neighbour") -> bool:
         """Whether both say so: late writers change the one, and administrators the other."""
         return self.changed <= other.changed and self.age >= other.age
 
@@ -456,7 +454,7 @@ def _open_log(path: str, opened: ExitStack) -> io.FileIO | None:
     return log
 
 
-def _after_rotation(was: Position | None, rotated: _Neighbours) -> list[_Segment]:
+def _after_rotation(was: Position | None, rotated: "_Neighbours") -> list[_Segment]:
     """The rest of the rotated file that holds the cursor, and all that may be newer.
 
     The file before it is read on, too: its writers may have kept it open.
@@ -481,7 +479,7 @@ def _after_rotation(was: Position | None, rotated: _Neighbours) -> list[_Segment
     return segments[::-1] if holder else []
 
 
-def _late(was: Position, rotated: _Neighbours) -> list[_Segment]:
+def _late(was: Position, rotated: "_Neighbours") -> list[_Segment]:
     """What was still written to the file rotated away last: its writers may keep it open."""
     if was.before is None:
         return []

@@ -5,18 +5,17 @@ there. It lasts for the window of the address's network. Merging the same login 
 nothing, which is why reading a log again is always safe.
 """
 
-from __future__ import annotations
-
 from collections.abc import Container
-from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 from math import inf
 from typing import NamedTuple
 
-Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 Claims = dict[str, dict[str, float]]
 """{address: {account: login time}}, times in UTC epoch seconds."""
+
+_MULTICAST_IPV4 = range(224, 240)  # RFC 1112; the first eight bits
+_MULTICAST_IPV6 = (255,)  # RFC 4291 section 2.7
 
 
 class Rules(NamedTuple):
@@ -35,14 +34,20 @@ class Rules(NamedTuple):
         """Seconds that a login from `address` lasts; the longest prefix wins."""
         if not self.windows:
             return self.window
-        ip = parsed(address)
-        matching = [(net.prefixlen, window) for net, window in self.windows if ip in net]
+        bits, number = as_number(address)
+        matching = [
+            (net.prefixlen, window) for net, window in self.windows if _holds(net, bits, number)
+        ]
         return max(matching)[1] if matching else self.window
 
     def forbids(self, address: str) -> bool:
         """Whether no login opens `address`: unspecified, multicast, or in a `never` network."""
-        ip = parsed(address)
-        return ip.is_unspecified or ip.is_multicast or any(ip in net for net in self.never)
+        bits, number = as_number(address)
+        return (
+            number == 0
+            or number >> (bits - 8) in (_MULTICAST_IPV4 if bits == 32 else _MULTICAST_IPV6)
+            or any(_holds(net, bits, number) for net in self.never)
+        )
 
     def until(self, address: str, login: float) -> float:
         """When a login at `login` from `address` ends."""
@@ -62,10 +67,22 @@ def network(text: str, *, strict: bool = True) -> Network:
     return found
 
 
-@lru_cache(maxsize=200_000)
-def parsed(address: str) -> Address:
-    """The address as `ipaddress` has it, which takes 3 us to find out; raises ValueError."""
-    return ip_address(address)
+def as_number(address: str) -> tuple[int, int]:
+    """How many bits an address in its usual spelling has, and the number that they make.
+
+    For IPv4 by hand: `ipaddress` takes four times as long, and a large map asks 300,000 times.
+    """
+    if ":" in address:
+        return 128, int(IPv6Address(address))
+    first, second, third, last = map(int, address.split("."))
+    return 32, first << 24 | second << 16 | third << 8 | last
+
+
+def _holds(network: Network, bits: int, number: int) -> bool:
+    """Whether an address, as `as_number` has it, lies in a network."""
+    if network.max_prefixlen != bits:
+        return False
+    return int(network.network_address) == number >> (shift := bits - network.prefixlen) << shift
 
 
 def claim(

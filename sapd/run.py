@@ -208,13 +208,13 @@ class _Pass:
             [other.path for other in self.config.logs],
             counting=log.keep_lines is not None,
         )
-        ahead = 0
+        logins = ahead = 0
         try:
             for number, block in enumerate(reading.blocks()):
                 if number == 0 and reading.anew:
                     context.connects.clear()  # of whose process other lines may be missing
-                ahead += self._merge(scan.events(block))
-            ahead += self._merge(scan.rest())
+                logins, ahead = self._merge(scan.events(block), logins, ahead)
+            logins, ahead = self._merge(scan.rest(), logins, ahead)
         except errors.SapdError as problem:
             self.report.problems.append(problem)
             return False
@@ -224,7 +224,7 @@ class _Pass:
         unusable = recogniser.unusable
         lines = "" if log.keep_lines is None else f"{reading.lines_read} lines, "
         counts = (
-            f"{reading.bytes_read} bytes, {lines}{scan.logins} logins, "
+            f"{reading.bytes_read} bytes, {lines}{logins} different logins, "
             f"{ahead} ahead of now, {unusable.no_address} without an address; "
             f"unusable: {unusable.address} addresses, {unusable.stamp} stamps, {unusable.cut} cut"
         )
@@ -243,20 +243,22 @@ class _Pass:
             )
         if ahead:
             self.state.ahead.add(log.path)
-        elif scan.logins:
+        elif logins:
             self.state.ahead.discard(log.path)
         return True
 
-    def _merge(self, events: Iterable[Event]) -> int:
-        """Claim for logins; the number of those that are stamped ahead of now."""
-        ahead = 0
+    def _merge(self, events: Iterable[Event], logins: int, ahead: int) -> tuple[int, int]:
+        """Claim for logins; count them, and those that are stamped ahead of now."""
         for event in events:
-            if event.event == "login" and event.address is not None:
+            if event.event != "login":
+                continue
+            logins += 1
+            if event.address is not None:
                 if event.time > self.now + AHEAD:
                     ahead += 1
                 else:
                     self._claim(event.address, event.account, event.time)
-        return ahead
+        return logins, ahead
 
     def _claim(self, address: str, account: str, login: float) -> None:
         if relay.claim(self.state.claims, self.config.rules, address, account, login, self.now):

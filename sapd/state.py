@@ -9,8 +9,6 @@ overwritten: `Damaged` says why, `set_aside` renames it, and the next pass rebui
 inside the window from the log.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import os

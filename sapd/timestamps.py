@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, tzinfo
+from functools import cache
 
 AHEAD = 120
 """Seconds that a stamp may be ahead of now and still be evidence: clocks differ a little."""
@@ -43,14 +44,19 @@ STAMPS: dict[str, bytes] = {
 """The shapes as regular expressions (bytes, no groups)."""
 
 _PARTS = re.compile(rb"(.+?\d\d:\d\d):(\d\d(?:\.\d+)?)(.*)", re.DOTALL)
-_LEADING = re.compile(
-    rb"(?:<\d{1,3}>1 |[\w-]+: )?(?:(?P<yearless>"
-    + STAMPS["traditional"]
-    + rb")|(?P<dated>"
-    + b"|".join(STAMPS[name] for name in STAMPS if name != "traditional")
-    + rb"))(?: |$)"
-)
 _TAI = 0x4000000000000000 + 10  # libtai's, and so multilog's, offset of UTC epoch seconds
+
+
+@cache
+def _leading() -> re.Pattern[bytes]:
+    """A line's stamp; compiled when it is wanted, which in most minutes it is not: 1 ms."""
+    return re.compile(
+        rb"(?:<\d{1,3}>1 |[\w-]+: )?(?:(?P<yearless>"
+        + STAMPS["traditional"]
+        + rb")|(?P<dated>"
+        + b"|".join(STAMPS[name] for name in STAMPS if name != "traditional")
+        + rb"))(?: |$)"
+    )
 
 
 class Clock:
@@ -89,7 +95,7 @@ class Clock:
 
     def of_line(self, line: bytes) -> float | None:
         """Epoch seconds of the stamp that a log line begins with, None if it has none."""
-        found = _LEADING.match(line)
+        found = _leading().match(line)
         return self.epoch(found["yearless"] or found["dated"]) if found else None
 
     def _minute(self, head: bytes, rest: bytes) -> float | None:
@@ -144,7 +150,7 @@ def stamp_like(line: bytes, epoch: float, zone: tzinfo | None) -> bytes:
 
 def yearless(line: bytes) -> bool:
     """Whether the stamp that a line begins with names no year."""
-    found = _LEADING.match(line)
+    found = _leading().match(line)
     return found is not None and found["yearless"] is not None
 
 

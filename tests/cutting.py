@@ -18,7 +18,7 @@ def line(number: int) -> bytes:
 
 def read(log: Path, position: Position | None = None) -> tuple[bytes, Position]:
     """What is new in the log since `position`, and the position behind it."""
-    reading = Reading(str(log), position, NOW - 1800, NOW - 1800, Clock(NOW))
+    reading = Reading(str(log), position, NOW - 1800, NOW - 1800, Clock(NOW), counting=True)
     text = b"".join(reading.blocks())
     assert reading.position is not None
     return text, reading.position

@@ -33,7 +33,8 @@ class Follower:
         self.bytes_read = 0
 
     def look(self) -> list[int]:
-        reading = Reading(str(self.path), self.position, NOW - WINDOW, NOW - WINDOW, Clock(NOW))
+        edge, clock = NOW - WINDOW, Clock(NOW)
+        reading = Reading(str(self.path), self.position, edge, edge, clock, counting=True)
         data = b"".join(reading.blocks())
         self.position, self.bytes_read = reading.position, reading.bytes_read
         return [int(row.split()[4]) for row in data.split(b"\n") if row.count(b" ") > 4]

@@ -79,7 +79,6 @@ def test_a_scan_says_what_the_recogniser_says(formats: list[str], blocks: list[b
     found = [event for block in blocks for event in scan.events(block)]
     found += scan.rest()
     assert latest(event for event in found if event.event == "login") == latest(expected)
-    assert scan.logins == len(expected)
     assert recogniser.context == one_by_one.context
 
 
@@ -98,10 +97,10 @@ def test_the_same_login_a_thousand_times_is_recognised_once() -> None:
             for n in range(1000)
         )
         assert list(scan.events(block)) == []
-    assert len(calls) == 2
+    assert calls == []
     last = datetime(2026, 11, 22, 10, 39, 59, tzinfo=UTC).timestamp()
     assert sorted((event.address, event.time) for event in scan.rest()) == [
         ("192.0.2.1", last - 1),
         ("192.0.2.2", last),
     ]
-    assert scan.logins == 30_000
+    assert len(calls) == 2

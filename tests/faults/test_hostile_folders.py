@@ -245,11 +245,15 @@ def test_root_becomes_the_owner_before_the_first_look_into_his_folder(
     assert ours[became].arguments == str(NOBODY)
     assert [call.name for call in ours[:became]].count("setgroups") == 1
     inside = f"{foreign.state.parent}/"
-    before, after = (
-        {call.name for call in calls if any(path.startswith(inside) for path in call.paths)}
+    earlier, later = (
+        [call for call in calls if any(path.startswith(inside) for path in call.paths)]
         for calls in (ours[:became], ours[became:])
     )
-    assert before <= {"newfstatat", "readlink"}  # are any two paths of the settings one file?
+    before, after = ({call.name for call in calls} for calls in (earlier, later))
+    assert before <= {"newfstatat", "readlink", "openat"}  # are two paths of the settings one file?
+    opened = [call for call in earlier if call.name == "openat"]
+    assert [call.paths for call in opened] == [[str(foreign.state.with_name("idle"))]]
+    assert "O_RDONLY|O_NONBLOCK|O_NOFOLLOW|O_CLOEXEC" in opened[0].arguments
     assert after >= {"openat", "rename", "unlink"}
     assert not any("chown" in name for name in after)
     assert len(children) == 2

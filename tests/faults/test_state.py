@@ -62,6 +62,7 @@ class Ruin:
         Path(f"{site.log}.1").unlink()
         self.good: Json = json.loads(site.state.read_text())
         self.position: Json = self.good["logs"][str(site.log)]
+        self.position["lines"] = 2
         self.position["cut"] = {"offset": 300, "anchor": "x" * 256, "marker": "m\n"}
         self.good["stuck"] = {"since": NOW, "open": {"192.0.2.1": ["bob"]}}
         site.write(login("192.0.2.3", at=NOW))
