@@ -287,6 +287,8 @@ class Sendmail:
             reason = f"took longer than {MAKEMAP_LIMIT:.0f} s; the old map stays in force"
             raise errors.SapdError(errors.MAKEMAP_FAILED, self._makemap, reason) from None
         except OSError as error:
+            if error.filename is None:  # not the program: the text found no room
+                raise
             reason = f"can't be run: {error.strerror}; it comes with sendmail (sendmail-bin)"
             raise errors.SapdError(errors.MAKEMAP_FAILED, self._makemap, reason) from None
 

@@ -18,8 +18,9 @@ class Ended(NamedTuple):
 def run(command: list[str], text: bytes, stream: int, limit: float) -> Ended:
     """Run a program with `text` for its input, and the umask 077.
 
-    What it says on `stream` (1 or 2) is kept, the other goes nowhere. Raises OSError if it can't be
-    started, TimeoutError if it takes longer than `limit` seconds and had to be killed.
+    What it says on `stream` (1 or 2) is kept, the other goes nowhere. Raises OSError, with the
+    program's name if it can't be started, and TimeoutError if it takes longer than `limit` seconds
+    and had to be killed.
     """
     deadline = time.monotonic() + limit
     given, nowhere = os.memfd_create("input"), os.open(os.devnull, os.O_WRONLY)

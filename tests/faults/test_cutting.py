@@ -476,7 +476,7 @@ def test_a_cut_whose_run_was_killed_hides_no_line(
     assert site.open_addresses() == {"192.0.2.10", *opened}
     if lines is not None:
         (what,) = [what for verb, what in report.actions if verb == "read"]
-        assert f" bytes, {lines} lines, {len(opened)} logins" in what
+        assert f" bytes, {lines} lines, {len(opened)} different logins" in what
         marker, *rest = site.log.read_text().splitlines()
         assert MARKER.fullmatch(marker.encode() + b"\n")
         assert rest == rows

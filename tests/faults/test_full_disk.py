@@ -4,6 +4,7 @@ Whatever can be full is filled in turn: the disk of the state, of the map, of th
 """
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -250,15 +251,17 @@ def no_more_files(disk: Path) -> Iterator[None]:
 
 
 def test_a_limit_on_the_size_of_files(site: Site) -> None:
-    """EFBIG for sapd, and a signal that ends makemap."""
+    """EFBIG for sapd, and for makemap."""
     prepared(site)
     state, database = site.state.read_bytes(), site.database.read_bytes()
-    limit = ("prlimit", "--fsize=64")
-    done = site.sapd("run", "--at", LATER, prefix=limit)
-    assert done.returncode == errors.MAKEMAP_FAILED
-    said = done.stderr.splitlines()
-    assert said[0].startswith(f"sapd: error: {site.database}: makemap ended with status -25")
-    assert said[1:] == [f"sapd: error: {site.state}: can't be written: File too large"]
+    done = site.sapd("run", "--at", LATER, prefix=("prlimit", "--fsize=64"))
+    too_large = "can't be written: File too large"
+    said = [f"sapd: error: {path}: {too_large}" for path in (site.database, site.state)]
+    assert (done.returncode, done.stderr.splitlines()) == (errors.IO_ERROR, said)
     assert (site.state.read_bytes(), site.database.read_bytes()) == (state, database)
+    done = site.sapd("run", "--at", LATER, prefix=("prlimit", "--fsize=4096"))
+    assert done.returncode == errors.IO_ERROR
+    assert re.fullmatch(r"sapd: error: .*: File too large; makemap refused it, .*\n", done.stderr)
+    assert site.database.read_bytes() == database
     site.run("--at", LATER)
     assert relaying(site.database) == {OWN, STAYS, NEW}

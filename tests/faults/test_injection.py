@@ -46,7 +46,7 @@ STATUS = {"ENOSPC": 74, "EIO": 74, "EACCES": 77}
 # Where the manual says that a signal may break the call off; Python then makes it again.
 INTERRUPTED = re.compile(r"open(at)?|write|pwrite64|ftruncate|fallocate|fsync|flock")
 # Without these the map can't be written.
-NEEDED = re.compile(r"mkdir\(|chmod\(|/state/lock\b|/access\.")
+NEEDED = re.compile(r"mkdir\(|chmod\(|/state/lock\b|/access\.|/memfd:")
 
 
 def killed(bench: Bench, call: Call, *before: str) -> None:

@@ -9,6 +9,7 @@ _LINE = re.compile(r"(\w+)\((.*)\) += (.*)")
 _TEXT = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _OPENED = re.compile(r".*O_CREAT.*, (0[0-7]*)")
 _DESCRIPTOR = re.compile(r"\d+<([^>]*)>")
+_SPAWNS = ("fork", "vfork", "clone", "clone3")
 
 
 class Call(NamedTuple):
@@ -45,7 +46,8 @@ class Trace:
         self._folder = folder
         self.prefix = (
             *("strace", "-ff", "-qq", "-y", "-s", "4096", "-o", str(folder / "of")),
-            *("-e", "trace=%file,%creds,fchmod,fchown,umask,ftruncate", "-e", "signal=none"),
+            *("-e", f"trace=%file,%creds,fchmod,fchown,umask,ftruncate,{','.join(_SPAWNS)}"),
+            *("-e", "signal=none"),
         )
 
     def processes(self) -> list[list[Call]]:
@@ -56,13 +58,15 @@ class Trace:
     def modes(self, umask: int) -> Iterator[tuple[str, int]]:
         """The modes that paths were given, the first ones as of their birth.
 
-        `umask` is the caller's, and of a process that sets none the parent's may be narrower.
+        `umask` is the caller's. Only the first process starts others, who inherit its own.
         """
-        for process in self.processes():
-            current = umask
+        inherited = [umask]
+        for process, current in zip(self.processes(), inherited, strict=False):
             for call in process:
                 if call.name == "umask":
                     current = int(call.arguments, 8)
+                elif call.name in _SPAWNS:
+                    inherited.append(current)
                 elif (mode := call.mode(current)) is not None:
                     yield call.paths[0] if call.name != "fchmod" else call.paths[-1], mode
 
