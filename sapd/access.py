@@ -16,7 +16,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -141,28 +141,48 @@ class Source:
                 return "" if length == bits else None
         return None
 
-    def entries(self, addresses: Iterable[str]) -> bytes:
-        """The map's lines that let `addresses` relay.
+    def entries(self, addresses: Iterable[str], limits: Sequence[tuple[str, int]] = ()) -> bytes:
+        """The map's lines that let `addresses` relay, and those of each one's `limits`.
 
         sendmail looks an IPv6 client up as eight groups without padding, or, where it is
         configured with UseCompressedIPv6Addresses, in the usual short form; both are written,
-        unless the administrator wrote one.
+        unless the administrator wrote one. Nor is a limit written where he limited a network.
         """
-        tag, lines = self._tag.decode(), []
-        taken = {word.key.lower().decode() for words in self._words.values() for word in words}
+        tags = {self._tag.decode(): "RELAY"} | {f"{tag}:": str(limit) for tag, limit in limits}
+        taken = self._keys(tags)
+        lines = []
         for address in sorted(addresses):
             keys = [address]
             if ":" in address:
                 _, number = relay.as_number(address)
                 long = ":".join(f"{number >> shift & 0xFFFF:x}" for shift in range(112, -1, -16))
                 keys = sorted({f"IPv6:{address}", f"IPv6:{long}"})
-            lines += [f"{tag}{key}\tRELAY\n" for key in keys if f"{tag}{key}".lower() not in taken]
+            lines += [
+                f"{tag}{key}\t{word}\n"
+                for key in keys
+                for tag, word in tags.items()
+                if f"{tag}{key}".lower() not in taken
+                and (word == "RELAY" or not any(part in taken for part in _networks(tag, key)))
+            ]
         return "".join(lines).encode("ascii")
+
+    def _keys(self, tags: Iterable[str]) -> set[str]:
+        """The administrator's keys with one of these tags, in small letters."""
+        wanted = "|".join(re.escape(tag) for tag in tags).encode()
+        keys = re.findall(rb"^((?:%s)\S+)" % wanted, self.text, re.IGNORECASE | re.MULTILINE)
+        return {key.lower().decode("latin-1") for key in keys}
 
     def _quote(self, word: _Word) -> str:
         line = self.text.count(b"\n", 0, word.offset) + 1
         text = (word.key + b" " + word.value).decode("utf-8", "backslashreplace")
         return f'{self.path} line {line} says "{text}"'
+
+
+def _networks(tag: str, key: str) -> list[str]:
+    """The keys of the networks that an address's key lies in, in small letters."""
+    separator = ":" if key.startswith("IPv6:") else "."
+    parts = key.split(separator)
+    return [f"{tag}{separator.join(parts[:n])}".lower() for n in range(1, len(parts))]
 
 
 def _read(path: str) -> bytes:

@@ -52,7 +52,7 @@ def _start(command: list[str], text: bytes, given: int, outputs: dict[int, int])
     actions = [(os.POSIX_SPAWN_DUP2, fd, end) for end, fd in ends.items()]
     umask = os.umask(0o077)
     try:
-        return os.posix_spawnp(command[0], command, os.environ, file_actions=actions)
+        return os.posix_spawnp(command[0], command, os.environ, file_actions=actions, setsigmask=[])
     finally:
         os.umask(umask)
 

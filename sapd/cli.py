@@ -9,15 +9,17 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from sapd import config, defaults, errors, formats, maillog, messages, run, timestamps
+from sapd import config, defaults, errors, files, formats, maillog, messages, run, timestamps
 from sapd.recogniser import Event, Recogniser
 from sapd.relay import Rules
 
+_PATIENCE = 300  # tenths of a second that `close` waits
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -96,15 +98,52 @@ def sapd(context: click.Context) -> None:
         raise click.UsageError("Missing command.", context)
 
 
+class _Duration(click.ParamType):  # type: ignore[type-arg]
+    name = "duration"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        try:
+            return value if isinstance(value, float) else float(config.seconds(value))
+        except ValueError as error:
+            self.fail(f"{error}.", param, ctx)
+
+
 @sapd.command("run")
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be done, and write nothing.")
 @_at
+@click.option(
+    "--for",
+    "duration",
+    type=_Duration(),
+    metavar="TIME",
+    help='Repeat the pass for so long, as "55s"; then --every says how often.',
+)
+@click.option("--every", type=_Duration(), metavar="TIME", help='As "1s", the default.')
 @_common
-def run_command(*, dry_run: bool, at: str | None, config_path: str, verbose: int) -> int:
+def run_command(
+    *,
+    dry_run: bool,
+    at: str | None,
+    duration: float | None,
+    every: float | None,
+    config_path: str,
+    verbose: int,
+) -> int:
     """Read the new log lines, and open and close the relay accordingly: one pass.
 
     Silent when all is well, as cron wants it.
     """
+    if duration is not None:
+        from sapd.repeat import repeat
+
+        if dry_run or at is not None:
+            other = "--dry-run" if dry_run else "--at"
+            raise click.UsageError(f"--for and {other} exclude each other.")
+        if (every or 1.0) > duration:
+            raise click.UsageError(f"--every {every or 1:g}s is more than --for {duration:g}s.")
+        return repeat(config_path, duration, every or 1.0, verbose=verbose)
+    if every is not None:
+        raise click.UsageError("--every needs --for, the time for which the pass is repeated.")
     settings = config.load(config_path)
     report = run.once(settings, _moment(at, settings), dry=dry_run)
     return messages.tell(report, dry=dry_run, verbose=verbose)
@@ -147,6 +186,62 @@ def list_command(*, as_json: bool, at: str | None, config_path: str, verbose: in
         since, until = timestamps.rfc3339(grant.since), timestamps.rfc3339(grant.until)
         left, accounts = f"{minutes}m{seconds:02d}s", ", ".join(grant.accounts)
         _say(f"{grant.address:<{width}}  {since}  {until}  {left:>7}  {accounts}")
+
+
+@sapd.command("who")
+@click.argument("address")
+@_at
+@_common
+def who_command(*, address: str, at: str | None, config_path: str, verbose: int) -> None:
+    """Tell whether an address may relay, by whose login, or which rule keeps it closed.
+
+    With --at, whether it could at that moment; then the latest lines of its trail.
+    """
+    from sapd import who
+
+    settings = config.load(config_path)
+    for line in who.tell(settings, _address(address), time.time(), _moment(at, settings)):
+        _say(line)
+
+
+@sapd.command("close")
+@click.argument("addresses", metavar="[ADDRESS]...", nargs=-1)
+@click.option("--all", "every_one", is_flag=True, help="Close all addresses.")
+@_common
+def close_command(
+    *, addresses: tuple[str, ...], every_one: bool, config_path: str, verbose: int
+) -> int:
+    """Close addresses now: no login until now counts for them any more.
+
+    A new login opens them again, unless policy.never names them.
+    """
+    if every_one == bool(addresses):
+        raise click.UsageError("Name the addresses, or give --all.")
+    wanted = {_address(address) for address in addresses}
+    settings = config.load(config_path)
+    report = _close(settings, wanted)
+    closed = {text.partition(" ")[0] for verb, text in report.actions if verb == "close"}
+    for address in sorted(closed if every_one else wanted):
+        said = "closed" if address in closed else "was not open"
+        _say(f"{address}: {said}; a new login opens it, unless policy.never has it")
+    return messages.tell(report)
+
+
+def _address(text: str) -> str:
+    found = formats.parse_address(text.encode("utf-8", "surrogateescape"))
+    if found is None:
+        raise click.BadParameter(f'"{text}" is no address.', param_hint="ADDRESS")
+    return found
+
+
+def _close(settings: config.Config, wanted: set[str]) -> run.Report:
+    """Wait for a run that is at work, which takes seconds at most."""
+    for _ in range(_PATIENCE):
+        with suppress(files.Locked):
+            return run.once(settings, closing=wanted)
+        time.sleep(0.1)
+    reason = "another run has held the lock for long; nothing was closed, try again"
+    raise errors.SapdError(errors.LOCKED, settings.state_directory, reason)
 
 
 @sapd.command("match")
@@ -205,6 +300,8 @@ def _why_it_opens_nothing(event: Event, now: float, rules: Rules) -> str:
         return ""
     if rules.forbids(event.address):
         return "its address may never relay"
+    if (name := rules.denies(event.account)) is not None:
+        return f'policy.deny_accounts has "{name}"'
     if event.time > now + timestamps.AHEAD:
         return "its stamp is ahead of now; check the clock and the log's timezone"
     return "it is older than the window" if rules.until(event.address, event.time) <= now else ""

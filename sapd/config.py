@@ -1,4 +1,4 @@
-"""The configuration: TOML to frozen dataclasses, with errors that name file, key and remedy."""
+"""The configuration: TOML to named tuples, with errors that name file, key and remedy."""
 
 import os
 import re
@@ -11,6 +11,11 @@ from sapd.idle import Looks
 from sapd.relay import Network, Rules
 
 _LONGEST = 366 * 86400
+_LIMITS = {
+    "client_rate": "ClientRate",
+    "client_connections": "ClientConn",
+    "greet_pause": "GreetPause",
+}
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -25,22 +30,37 @@ class Log(NamedTuple):
 
 
 class Access(NamedTuple):
-    """The map; `source` None means a separate map that holds sapd's entries alone."""
+    """The map; `source` None means a separate map that holds sapd's entries alone.
+
+    `limits` are (tag, value) of further entries for each address that is open.
+    """
 
     database: str
     source: str | None = None
     makemap: str = "/usr/sbin/makemap"
     tag: str = "Connect:"
+    limits: tuple[tuple[str, int], ...] = ()
+
+
+class Audit(NamedTuple):
+    """How many lines of the trail are kept, 0 for no trail; whether syslog is told, too."""
+
+    keep_lines: int = 10_000
+    syslog: bool = False
 
 
 class Config(NamedTuple):
-    """Everything that the file says. Paths are absolute; `looks` is how it looked when read."""
+    """Everything that the file says. Paths are absolute.
+
+    `looks` is how the file and the administrator's own formats looked before they were read.
+    """
 
     path: str
     logs: tuple[Log, ...]
     access: Access
     state_directory: str
     rules: Rules
+    audit: Audit
     formats_directory: str
     looks: Looks
 
@@ -63,16 +83,41 @@ def load(path: str) -> Config:
 
 
 def _config(top: "_Table", looks: Looks) -> Config:
-    top.only("window", "formats_directory", "log", "access", "state", "network", "policy")
+    top.only(
+        *("window", "formats_directory", "log", "access", "state", "network", "policy", "audit")
+    )
     formats_directory = top.path("formats_directory", defaults.FORMATS_DIRECTORY)
+    looks.add(Looks(formats.looked_at(formats_directory)))
     known = formats.names(formats_directory)
     logs = tuple(_log(table, known) for table in top.tables("log"))
     if not logs:
         top.refuse("log", "is missing; add [[log]] with the path of the POP server's log")
-    access = _access(top.table("access"))
+    policy = top.table("policy")
+    access = _access(top.table("access"), _limits(policy))
+    if access.limits and access.source is None:
+        key = next(key for key in _LIMITS if policy.has(key))
+        why = "needs access.source: a map without it is a separate one"
+        policy.refuse(key, f"{why}, and sendmail looks limits up in its own access.db alone")
     state = top.table("state")
     state.only("directory")
     directory = state.path("directory", defaults.STATE_DIRECTORY)
+    rules = _rules(top, policy)
+    _refuse_a_logout_that_is_never_logged(policy, rules, logs, formats_directory)
+    audit = top.table("audit")
+    audit.only("keep_lines", "syslog")
+    kept = audit.count("keep_lines", 0)
+    trail = Audit(Audit().keep_lines if kept is None else kept, audit.flag("syslog"))
+    config = Config(top.file, logs, access, directory, rules, trail, formats_directory, looks)
+    _refuse_one_file_for_two(top, config)
+    return config
+
+
+def _rules(top: "_Table", policy: "_Table") -> Rules:
+    policy.only(
+        *("never", "after_logout", "max_accounts_per_address", "one_address_per_account"),
+        *("deny_accounts", "client_rate", "client_connections", "greet_pause"),
+    )
+    never = policy.networks("never", ())
     windows: dict[Network, float] = {}
     for table in top.tables("network"):
         table.only("networks", "window")
@@ -81,14 +126,47 @@ def _config(top: "_Table", looks: Looks) -> Config:
             if network in windows:
                 table.refuse("networks", f'names "{network}" a second time')
             windows[network] = window
-    policy = top.table("policy")
-    policy.only("never")
-    rules = Rules(
-        top.seconds("window", defaults.WINDOW), tuple(windows.items()), policy.networks("never", ())
+            for shut in never:
+                if relay.contains(shut, network):
+                    why = f'gives "{network}" a window, and policy.never shuts "{shut}"'
+                    table.refuse("networks", f"{why}; remove one of them")
+    denied = policy.texts("deny_accounts", ())
+    if "" in denied:
+        policy.refuse("deny_accounts", "has an empty name")
+    return Rules(
+        window=top.seconds("window", defaults.WINDOW),
+        windows=tuple(windows.items()),
+        never=never,
+        after_logout=policy.seconds("after_logout") if policy.has("after_logout") else None,
+        most_accounts=policy.count("max_accounts_per_address"),
+        one_address=policy.flag("one_address_per_account"),
+        denied=denied,
     )
-    config = Config(top.file, logs, access, directory, rules, formats_directory, looks)
-    _refuse_one_file_for_two(top, config)
-    return config
+
+
+def _refuse_a_logout_that_is_never_logged(
+    policy: "_Table", rules: Rules, logs: tuple[Log, ...], directory: str
+) -> None:
+    if rules.after_logout is None:
+        return
+    for log in logs:
+        for format in formats.chosen(log.formats, directory):
+            if any(line.event == "logout" for line in format.lines):
+                return
+    names = ", ".join(dict.fromkeys(name for log in logs for name in log.formats))
+    why = f"needs logouts, and of log.formats none logs them: {names}; remove one of them"
+    policy.refuse("after_logout", why)
+
+
+def _limits(policy: "_Table") -> tuple[tuple[str, int], ...]:
+    """The limits by sendmail's tags; a pause is in milliseconds (cf/README, greet_pause)."""
+    limits = []
+    for key, tag in _LIMITS.items():
+        if policy.has(key):
+            pause = key == "greet_pause"
+            limit = int(policy.seconds(key) * 1000) if pause else policy.count(key) or 0
+            limits.append((tag, limit))
+    return tuple(limits)
 
 
 def _refuse_one_file_for_two(top: "_Table", config: Config) -> None:
@@ -101,6 +179,7 @@ def _refuse_one_file_for_two(top: "_Table", config: Config) -> None:
         (os.path.abspath(config.path), "the configuration"),
         (os.path.join(config.state_directory, "state.json"), "the state"),
         (os.path.join(config.state_directory, "lock"), "the lock of the state"),
+        (os.path.join(config.state_directory, "audit.jsonl"), "the audit trail"),
     ]
     seen: dict[str, str] = {}
     for path, role in roles:
@@ -136,7 +215,7 @@ def _log(table: "_Table", known: list[str]) -> Log:
     return Log(path, names, zone, keep, above if above is not None else keep or 0)
 
 
-def _access(table: "_Table") -> Access:
+def _access(table: "_Table", limits: tuple[tuple[str, int], ...]) -> Access:
     table.only("source", "database", "makemap", "tag")
     database = table.path("database", "/etc/mail/access.db")
     if not database.endswith(".db"):
@@ -153,7 +232,7 @@ def _access(table: "_Table") -> Access:
     tag = table.text("tag", "Connect:")
     if not re.fullmatch(r"([A-Za-z][A-Za-z0-9_-]*:)?", tag):
         table.refuse("tag", f'is "{tag}"; it is a word and a colon, as "Connect:", or empty')
-    return Access(database, source, table.path("makemap", "/usr/sbin/makemap"), tag)
+    return Access(database, source, table.path("makemap", "/usr/sbin/makemap"), tag, limits)
 
 
 def seconds(text: str) -> float:
@@ -218,10 +297,16 @@ class _Table:
         except ValueError as error:
             self.refuse(key, str(error))
 
-    def count(self, key: str) -> int | None:
+    def count(self, key: str, least: int = 1) -> int | None:
         value: int | None = self._get(key, int, "a whole number")
-        if value is not None and value < 1:
-            self.refuse(key, f"is {value}; it must be at least 1")
+        if value is not None and value < least:
+            self.refuse(key, f"is {value}; it must be at least {least}")
+        return value
+
+    def flag(self, key: str) -> bool:
+        value = self._values.get(key, False)
+        if not isinstance(value, bool):
+            self.refuse(key, "must be true or false")
         return value
 
     def texts(self, key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:

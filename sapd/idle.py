@@ -37,16 +37,21 @@ class Looks(dict[str, str]):
 
     def __init__(self, paths: Iterable[str]) -> None:
         """Look at them all."""
-        self.changed = 0.0
+        self._taken, self.changed = time(), 0.0
         for path in paths:
             self[path] = _look(path)
             times = self[path].split()[4::5]
             self.changed = max(self.changed, *(int(changed) / 1e9 for changed in times), 0)
 
+    def hold(self) -> bool:
+        """Whether they all look the same now; False if they could do so although one changed."""
+        return self.changed < self._taken - _SETTLED and self == Looks(self)
+
     def add(self, others: Looks) -> None:
         """Have others, taken earlier, among these."""
         self.update(others)
         self.changed = max(self.changed, others.changed)
+        self._taken = min(self._taken, others._taken)
 
 
 def _look(path: str) -> str:
@@ -97,9 +102,12 @@ def _guess(config: str) -> str:
     return os.path.join(os.path.dirname(os.path.abspath(config)), directory)
 
 
+_PROGRAM = _look(__file__)  # as it is loaded: a run that goes on may outlive it
+
+
 def _machine() -> list[str]:
     """Which program this is, and which boot; raises OSError if it can't be told."""
-    return [_look(__file__), _read("/proc/sys/kernel/random/boot_id").strip()]
+    return [_PROGRAM, _read("/proc/sys/kernel/random/boot_id").strip()]
 
 
 def _read(path: str, flags: int = 0) -> str:

@@ -80,6 +80,15 @@ def write(text: str) -> None:
         raise ReaderLeft from None
 
 
+def tell_what_is_new(report: Report, told: set[str], *, verbose: int = 0) -> set[str]:
+    """Say what became of a pass, but no complaint that was `told`; give those of this one."""
+    complaints = {*map(": ".join, report.warnings), *map(str, report.problems)}
+    report.warnings = [warning for warning in report.warnings if ": ".join(warning) not in told]
+    report.problems = [problem for problem in report.problems if str(problem) not in told]
+    tell(report, verbose=verbose)
+    return complaints
+
+
 def tell(report: Report, *, dry: bool = False, verbose: int = 0) -> int:
     """Say what became of a pass, and give its exit status."""
     for subject, text in report.warnings:

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 
-from sapd import access, cut, errors, files, formats, idle, maillog, relay, state, timestamps
+from sapd import access, audit, cut, errors, files, idle, maillog, relay, state, timestamps
 from sapd.config import Config, Log
 from sapd.maillog import Begun, Position, Reading
 from sapd.recogniser import Context, Event, Recogniser
@@ -41,8 +41,29 @@ class Report:
         return self.problems[0].status if self.problems else 0
 
 
-def once(config: Config, at: float | None = None, *, dry: bool = False) -> Report:
+class Memory:
+    """What a pass leaves for the next of the same process, for as long as its file looks the same.
+
+    `looks` is how the state's file looked, None where nothing is left: the state could neither be
+    loaded nor saved. What could be loaded but not saved is left, so that it is not told again.
+    """
+
+    looks: idle.Looks | None = None
+    state: state.State
+    saved: str
+
+
+def once(
+    config: Config,
+    at: float | None = None,
+    *,
+    dry: bool = False,
+    closing: Collection[str] | None = None,
+    memory: Memory | None = None,
+) -> Report:
     """Run one pass as of now, or as of `at` (UTC epoch seconds).
+
+    Logins until then no longer count from the addresses `closing`, of all if that is empty.
 
     As root a separate map's run goes on, for good, as the user to whom the map's folder belongs:
     see `files.become_owner`. Raises `files.Locked` if another run is at work, and `SapdError`
@@ -55,17 +76,16 @@ def once(config: Config, at: float | None = None, *, dry: bool = False) -> Repor
     state.make_directory(config.state_directory)
     lock = state.lock(config.state_directory)
     try:
-        return _Pass(config, at, dry=False).run()
+        return _Pass(config, at, dry=False, closing=closing, memory=memory).run()
     finally:
         os.close(lock)
 
 
 def _looked_at(config: Config) -> list[str]:
-    """Every file that a pass goes by, but for the configuration."""
+    """Every file that a pass goes by, but for the configuration and the formats."""
     settings = config.access
     return [
         *(path for log in config.logs for path in maillog.looked_at(log.path)),
-        *formats.looked_at(config.formats_directory),
         *([settings.source] if settings.source else []),
         settings.database,
         settings.database.removesuffix(".db"),  # it must not be there unless it is the source
@@ -80,7 +100,7 @@ def grants(config: Config, now: float) -> tuple[list[relay.Grant], float | None]
     """
     saved = state.load(config.state_directory)
     since = saved.stuck.since if saved.stuck else None
-    return relay.grants(saved.claims, config.rules, saved.refused, now), since
+    return saved.ledger.grants(config.rules, saved.refused, now), since
 
 
 def _pairs(claims: Mapping[str, Iterable[str]]) -> set[tuple[str, str]]:
@@ -88,8 +108,17 @@ def _pairs(claims: Mapping[str, Iterable[str]]) -> set[tuple[str, str]]:
 
 
 class _Pass:
-    def __init__(self, config: Config, at: float | None, *, dry: bool) -> None:
+    def __init__(
+        self,
+        config: Config,
+        at: float | None,
+        *,
+        dry: bool,
+        closing: Collection[str] | None = None,
+        memory: Memory | None = None,
+    ) -> None:
         self.config = config
+        self.memory = memory
         self.now = time.time() if at is None else at
         self.edge = self.now - config.rules.longest
         # Files carry the real clock's times; as of another moment they say nothing.
@@ -100,30 +129,52 @@ class _Pass:
         self.report = Report()
         self.state = state.empty()
         self.saved = ""
+        self.seen: idle.Looks | None = None  # the state's file, before it was loaded or once saved
         self.may_save = True
         # (address, account): whom the map lets in by the last pass's doing, and who logged in.
         self.before: set[tuple[str, str]] = set()
-        self.renewed: set[tuple[str, str]] = set()
+        # The same, with the login before, if any; and who logged out, when.
+        self.renewed: dict[tuple[str, str], float] = {}
+        self.logouts: dict[tuple[str, str], float] = {}
+        self.wanted = ["login"] if config.rules.after_logout is None else ["login", "logout"]
+        self.closing = closing
+        self.trail: list[audit.Entry] = []
 
     def run(self) -> Report:
         self._load()
         whole = [log for log in self.config.logs if self._finish_cut(log)]
         self._doubt(whole)
         read = [log for log in whole if self._read(log)]
-        relay.expire(self.state.claims, self.config.rules, self.now)
+        for (address, account), logout in self.logouts.items():
+            self.state.ledger.logout(self.config.rules, address, account, logout, self.now)
+        if self.closing is not None:
+            self.state.ledger.close(self.closing, self.now)
+        self.state.ledger.expire(self.config.rules, self.now)
         self._publish()
+        trouble = self._keep_trail()
         if self._save():
             for log in read:
                 self._cut(log)
+            if trouble:  # else the state has the same, in the same folder
+                self.report.problems.append(trouble)
+        if self.memory:
+            self.memory.looks = self.seen
+            self.memory.state, self.memory.saved = self.state, self.saved
         self._note()
         return self.report
 
     def _load(self) -> None:
         """Load the state; where that fails, go on with what the log says, and keep the file."""
         directory, problems = self.config.state_directory, self.report.problems
+        seen, memory = idle.Looks([state.path(directory)]), self.memory
         try:
-            self.state = state.load(directory)
-            self.saved = self._text()
+            if memory and memory.looks == seen:
+                self.state, self.saved = memory.state, memory.saved
+                memory.looks = None  # from now on this pass changes what is there
+            else:
+                self.state = state.load(directory)
+                self.saved = self._text()
+            self.seen = seen
         except state.Damaged as damaged:
             what = "a run would set it aside and read the log again"
             if not self.dry:
@@ -141,7 +192,8 @@ class _Pass:
             self.may_save = False
             problems.append(problem)
         was = self.state
-        self.before = _pairs(was.stuck.open if was.stuck else self._open_claims(was.refused))
+        open_ = was.ledger.open(was.closed, was.refused)
+        self.before = _pairs(was.stuck.open if was.stuck else open_)
         paths = {log.path for log in self.config.logs}
         self.state = was._replace(
             positions={path: at for path, at in was.positions.items() if path in paths},
@@ -196,7 +248,7 @@ class _Pass:
         known = self.state.contexts.get(log.path, Context())
         context = Context(dict(known.connects), dict(known.cut))
         recogniser = Recogniser(
-            log.formats, clock, self.config.formats_directory, context, ["login"]
+            log.formats, clock, self.config.formats_directory, context, self.wanted
         )
         scan = Scan(recogniser, self.now + AHEAD)
         reading = Reading(
@@ -250,6 +302,8 @@ class _Pass:
     def _merge(self, events: Iterable[Event], logins: int, ahead: int) -> tuple[int, int]:
         """Claim for logins; count them, and those that are stamped ahead of now."""
         for event in events:
+            if event.event == "logout":
+                self._log_out(event)
             if event.event != "login":
                 continue
             logins += 1
@@ -260,23 +314,33 @@ class _Pass:
                     self._claim(event.address, event.account, event.time)
         return logins, ahead
 
-    def _claim(self, address: str, account: str, login: float) -> None:
-        if relay.claim(self.state.claims, self.config.rules, address, account, login, self.now):
-            self.renewed.add((address, account))
+    def _log_out(self, event: Event) -> None:
+        """Keep the latest logout, which counts behind all logins: a scan gives them as it likes."""
+        if event.address is not None and event.time <= self.now + AHEAD:
+            who = event.address, event.account
+            self.logouts[who] = max(event.time, self.logouts.get(who, 0))
 
-    def _open_claims(self, refused: Container[str]) -> relay.Claims:
-        claims = self.state.claims
-        return {address: claims[address] for address in claims if address not in refused}
+    def _claim(self, address: str, account: str, login: float) -> None:
+        ledger = self.state.ledger
+        before = ledger.claims.get(address, {}).get(account, 0)
+        if ledger.login(self.config.rules, address, account, login, self.now):
+            self.renewed.setdefault((address, account), before)
 
     def _publish(self) -> None:
         """Bring the map up to date, then report what opened and closed."""
-        settings, claims = self.config.access, self.state.claims
+        settings, rules, ledger = self.config.access, self.config.rules, self.state.ledger
+        closed = ledger.closed(rules, self.now)
         try:
             source = access.Source(settings.source, settings.tag)
-            words = {address: source.says(address) for address in claims}
-            refused = {address: word for address, word in words.items() if word is not None}
-            opened = self._open_claims(refused)
-            own = source.entries(opened)
+            refused = {}
+            for address, accounts in ledger.open(closed, ()).items():
+                word = source.says(address)
+                if word is None:
+                    word = rules.crowd(accounts)
+                if word is not None:
+                    refused[address] = word
+            opened = ledger.open(closed, refused)
+            own = source.entries(opened, settings.limits)
             server = access.Sendmail(settings.database, settings.makemap, source)
             rewrite = not server.holds(own, self.state.published)
             kept = self.state.published
@@ -291,8 +355,9 @@ class _Pass:
                 self.state = self.state._replace(stuck=state.Stuck(self.now, before))
             return
         self.state = self.state._replace(stuck=None)
-        self._report_claims(_pairs(opened))
-        self._warn_of_refused(refused)
+        self._report_claims(_pairs(opened), closed, refused)
+        self._warn_of_refused(refused, source)
+        self.state = self.state._replace(refused=refused, closed=closed)
         if kept and kept.path != settings.database and os.path.exists(kept.path):
             reason = "is no longer kept, and lets in whoever was open last; rebuild or remove it"
             self.report.warnings.append((kept.path, reason))
@@ -300,22 +365,79 @@ class _Pass:
             counts = f"{source.count} own entries, {len(opened)} open addresses"
             self.report.actions.append(("rewrite", f"{settings.database}: {counts}"))
 
-    def _report_claims(self, after: set[tuple[str, str]]) -> None:
-        claims, rules, before = self.state.claims, self.config.rules, self.before
-        changed = [("open", after - before), ("renew", after & before & self.renewed)]
+    def _report_claims(
+        self,
+        after: set[tuple[str, str]],
+        closed: Mapping[str, Mapping[str, str]],
+        refused: Mapping[str, str],
+    ) -> None:
+        ledger, rules, before = self.state.ledger, self.config.rules, self.before
+        changed = [("open", after - before), ("renew", after & before & self.renewed.keys())]
         for verb, pairs in changed:
             for address, account in sorted(pairs):
-                until = timestamps.rfc3339(rules.until(address, claims[address][account]))
+                until = timestamps.rfc3339(ledger.end(rules, address, account))
                 self.report.actions.append((verb, f"{address} {account} until {until}"))
+                if verb == "open" or self._is_another_hour(address, account):
+                    self._audit(verb, address, account, f"until {until}")
         for address, account in sorted(before - after):
             self.report.actions.append(("close", f"{address} {account}"))
+            why = self._why_closed(closed, refused, address, account)
+            self._audit("close", address, account, why)
+        for address, account in sorted(self.renewed.keys() - before - after):
+            if self._is_another_hour(address, account):
+                why = self._why_closed(closed, refused, address, account)
+                self._audit("refuse", address, account, why)
 
-    def _warn_of_refused(self, refused: dict[str, str]) -> None:
-        for address, word in refused.items():
-            if word and address not in self.state.refused:
-                reason = f"logged in as {', '.join(self.state.claims[address])}, but {word}"
+    def _is_another_hour(self, address: str, account: str) -> bool:
+        """Whether a login that was read is of another hour than the one before: once is enough."""
+        before = self.renewed[address, account]
+        login = self.state.ledger.claims.get(address, {}).get(account, self.now)
+        return before // audit.HOUR != login // audit.HOUR
+
+    def _why_closed(
+        self,
+        closed: Mapping[str, Mapping[str, str]],
+        refused: Mapping[str, str],
+        address: str,
+        account: str,
+    ) -> str:
+        if why := closed.get(address, {}).get(account):
+            return why
+        if address in refused:
+            return refused[address] or "it relays by an entry of its own"
+        if self.state.ledger.shut_until(address, self.now) == self.now:
+            return "closed by sapd close"
+        if self.config.rules.forbids(address):
+            return "policy.never has it"
+        return "its window is over"
+
+    def _audit(self, event: str, address: str, account: str, reason: str) -> None:
+        login = self.state.ledger.claims.get(address, {}).get(account)
+        self.trail.append(audit.Entry(self.now, event, address, account, login, reason))
+
+    def _keep_trail(self) -> errors.SapdError | None:
+        """Write down what was done; what kept it from that, if anything did."""
+        settings, directory = self.config.audit, self.config.state_directory
+        if self.dry or not self.trail:
+            return None
+        try:
+            if settings.keep_lines:
+                audit.append(directory, self.trail, settings.keep_lines)
+            if settings.syslog:
+                audit.to_syslog(self.trail)
+        except errors.SapdError as problem:
+            return problem
+        except OSError as error:
+            return errors.cannot_write(os.path.join(directory, audit.NAME), error)
+        return None
+
+    def _warn_of_refused(self, refused: dict[str, str], source: access.Source) -> None:
+        """Say of an address, when it is new, that the administrator's entries hold it shut."""
+        for address in refused.keys() - self.state.refused.keys():
+            if word := source.says(address):
+                accounts = ", ".join(self.state.ledger.claims[address])
+                reason = f"logged in as {accounts}, but {word}"
                 self.report.warnings.append((address, f"not opened: {reason}"))
-        self.state = self.state._replace(refused=refused)
 
     def _text(self) -> str:
         """The state as it would be saved, but for the times, which change with every pass."""
@@ -337,6 +459,7 @@ class _Pass:
             self.may_save = False  # neither tried nor said a second time
             return False
         self.saved = text
+        self.seen = idle.Looks([state.path(self.config.state_directory)])
         self.looks = None
         return True
 
@@ -345,7 +468,7 @@ class _Pass:
         if self.looks is None or self.report.problems or self.report.warnings:
             return
         self.looks.add(self.config.looks)
-        until = relay.next_end(self.state.claims, self.config.rules)
+        until = self.state.ledger.next_end(self.config.rules, self.now)
         if self.state.time < self.state.latest:  # see _doubt
             until = min(until, self.state.latest, self.state.time + AHEAD)
         note = idle.note(self.config.path, self.looks, self.now, until)

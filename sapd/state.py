@@ -1,8 +1,8 @@
-"""What a run leaves for the next one: `state.json`, version 3, mode 0600.
+"""What a run leaves for the next one: `state.json`, version 4, mode 0600.
 
 JSON that a person can read. Times are UTC epoch seconds, offsets bytes; an anchor's bytes stand
 as Latin-1 text, each character one byte. Older versions are read as well: version 1 had no
-`contexts`, and version 2 no marker of a cut that was begun.
+`contexts`, version 2 no marker of a cut that was begun, and version 3 claims alone.
 
 A file that is damaged, or of a version this program does not know, is never half used and never
 overwritten: `Damaged` says why, `set_aside` renames it, and the next pass rebuilds everything still
@@ -21,10 +21,10 @@ from sapd.access import Published
 from sapd.formats import parse_address
 from sapd.maillog import Begun, Cursor, Position
 from sapd.recogniser import Context
-from sapd.relay import Claims
+from sapd.relay import EVERY, Claims, Ledger
 from sapd.timestamps import LAST
 
-VERSION = 3
+VERSION = 4
 _NAME = "state.json"
 _LARGEST = 512 * 1024 * 1024  # bytes; a million addresses take 60 MB
 
@@ -45,16 +45,17 @@ class State(NamedTuple):
 
     `time` is when the state last changed, `latest` the latest such time: the clock may have been
     set back. `contexts` has, for each log, what its lines say about later ones. `refused` says why
-    an address that logged in is not opened, `ahead` names the logs whose stamps lie ahead of now,
-    `stuck` tells of a map that could not be published.
+    an address that logged in is not opened, `closed` why a claim does not open its address. `ahead`
+    names the logs whose stamps lie ahead of now, `stuck` tells of a map that was not published.
     """
 
     time: float
     latest: float
     positions: dict[str, Position]
     contexts: dict[str, Context]
-    claims: Claims
+    ledger: Ledger
     refused: dict[str, str]
+    closed: dict[str, dict[str, str]]
     ahead: set[str]
     published: Published | None = None
     stuck: Stuck | None = None
@@ -62,7 +63,7 @@ class State(NamedTuple):
 
 def empty() -> State:
     """The state before the first run."""
-    return State(0, 0, {}, {}, {}, {}, set())
+    return State(0, 0, {}, {}, Ledger(), {}, {}, set())
 
 
 def path(directory: str) -> str:
@@ -168,8 +169,12 @@ def _to_json(state: State) -> dict[str, Any]:
             for path, context in state.contexts.items()
             if context.connects or context.cut
         },
-        "claims": state.claims,
+        "claims": state.ledger.claims,
+        "logouts": state.ledger.logouts,
+        "homes": state.ledger.homes,
+        "shut": state.ledger.shut,
         "refused": state.refused,
+        "closed": state.closed,
         "ahead": sorted(state.ahead),
         "published": None
         if state.published is None
@@ -192,17 +197,20 @@ def _from_json(read: Any) -> State:
     if version < 3:
         for where in read["logs"].values():
             where["cut"] = where["cut"] and {**where["cut"], "marker": ""}
+    if version < 4:
+        read |= {"logouts": {}, "homes": {}, "shut": {}, "closed": {}}
     published = read["published"]
     return State(
         time=_number(read["time"]),
         latest=_number(read["latest"]),
         positions={_text(path): _position(where) for path, where in read["logs"].items()},
         contexts={_text(path): _context(of) for path, of in read["contexts"].items()},
-        claims={
-            _address(address): {_text(account): _number(t) for account, t in accounts.items()}
-            for address, accounts in read["claims"].items()
-        },
+        ledger=_ledger(read),
         refused={_address(address): _text(why) for address, why in read["refused"].items()},
+        closed={
+            _address(address): {_text(account): _text(why) for account, why in accounts.items()}
+            for address, accounts in read["closed"].items()
+        },
         ahead={_text(path) for path in _list(read["ahead"])},
         published=None
         if published is None
@@ -214,6 +222,27 @@ def _from_json(read: Any) -> State:
         ),
         stuck=None if read["stuck"] is None else _stuck(read["stuck"]),
     )
+
+
+def _ledger(read: Any) -> Ledger:
+    ledger = Ledger()
+    ledger.claims, ledger.logouts = _claims(read["claims"]), _claims(read["logouts"])
+    ledger.homes = {
+        _text(account): (_address(address), _number(time))
+        for account, (address, time) in read["homes"].items()
+    }
+    ledger.shut = {
+        address if address == EVERY else _address(address): (_number(closed), _number(until))
+        for address, (closed, until) in read["shut"].items()
+    }
+    return ledger
+
+
+def _claims(read: Any) -> Claims:
+    return {
+        _address(address): {_text(account): _number(time) for account, time in accounts.items()}
+        for address, accounts in read.items()
+    }
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

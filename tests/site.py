@@ -21,6 +21,12 @@ def login(address: str, account: str = "bob", at: float | None = None, pid: int 
     )
 
 
+def logout(address: str, account: str = "bob", at: float | None = None, pid: int = 4242) -> str:
+    """The line that qpopper writes at the end of such a session."""
+    head = login(address, account, at, pid).partition(" (v4.0.5) ")[0]
+    return f"{head} Stats: {account} 0 0 3 4310 client.example.net {address} [pop_updt.c:195]\n"
+
+
 def when(epoch: float) -> str:
     """A moment as `--at` and sapd's own words have it."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch))
@@ -41,6 +47,7 @@ class Site:
         self.source = folder / "access"
         self.database = folder / "access.db"
         self.state = folder / "state" / "state.json"
+        self.audit = folder / "state" / "audit.jsonl"
         self.config = folder / "sapd.toml"
         self.log.touch()
         self.source.write_text("Connect:198.51.100.9\tRELAY\n")

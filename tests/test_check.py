@@ -114,7 +114,7 @@ def test_what_would_fail_a_run_or_was_changed(
     (problem,) = problems(site, root)
     assert problem.status == status
     assert words in problem.text
-    assert sorted(os.listdir(site.state.parent)) == ["lock", "state.json"]
+    assert sorted(os.listdir(site.state.parent)) == ["audit.jsonl", "lock", "state.json"]
 
 
 def test_a_state_folder_that_is_none(site: Site, root: Path) -> None:

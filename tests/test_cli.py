@@ -139,7 +139,8 @@ def test_closed_standard_streams_do_no_harm(site: Site, closed: str) -> None:
 
 def state_with(site: Site, claims: dict[str, dict[str, float]], refused: dict[str, str]) -> None:
     site.state.parent.mkdir()
-    saved = state.empty()._replace(time=NOW, claims=claims, refused=refused)
+    saved = state.empty()._replace(time=NOW, refused=refused)
+    saved.ledger.claims = claims
     site.state.write_text(state.to_text(saved))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from sapd import config, errors
+from sapd.relay import Rules
 
 GOOD = '[[log]]\npath = "qpopper"\n'
 
@@ -133,6 +134,44 @@ def test_everything(tmp_path: Path) -> None:
         ),
         (GOOD + '[policy]\nnever = ["example.net"]', 'policy.never has "example.net"'),
         (GOOD + "[policy]\nalways = []", "policy.always is no setting"),
+        (
+            GOOD + '[policy]\nnever = ["10.0.0.0/8"]\n[[network]]\nwindow = "1h"\n'
+            'networks = ["192.0.2.0/24", "10.1.0.0/16"]',
+            'network.networks gives "10.1.0.0/16" a window, and policy.never shuts "10.0.0.0/8"',
+        ),
+        (
+            GOOD + 'formats = ["qpopper-stats", "teapop-own"]\n',
+            'log.formats has no format "teapop-own"',
+        ),
+        (
+            GOOD + 'formats = ["qpopper-stats"]\n[policy]\nafter_logout = "2m"',
+            r"policy.after_logout needs logouts, and of log.formats none logs them: qpopper-stats",
+        ),
+        *(
+            (
+                f'{GOOD}[access]\ndatabase = "relay.db"\n[policy]\n{setting}',
+                f"policy.{setting.split(' ')[0]} needs access.source",
+            )
+            for setting in ("client_rate = 9", "client_connections = 9", 'greet_pause = "2s"')
+        ),
+        (GOOD + "[policy]\nclient_rate = 0", "policy.client_rate is 0; it must be at least 1"),
+        (GOOD + '[policy]\ngreet_pause = "2"', 'policy.greet_pause is "2"; write a number and s'),
+        (
+            GOOD + "[policy]\nmax_accounts_per_address = true",
+            "policy.max_accounts_per_address must be a whole number",
+        ),
+        (
+            GOOD + '[policy]\none_address_per_account = "yes"',
+            "policy.one_address_per_account must be true or false",
+        ),
+        (GOOD + '[policy]\ndeny_accounts = [""]', "policy.deny_accounts has an empty name"),
+        (GOOD + '[policy]\nafter_logout = "0m"', 'policy.after_logout is "0m"'),
+        (GOOD + "[audit]\nkeep_lines = -1", "audit.keep_lines is -1; it must be at least 0"),
+        (GOOD + "[audit]\nsyslog = 1", "audit.syslog must be true or false"),
+        (
+            GOOD + '[state]\ndirectory = "."\n[access]\nsource = "audit.jsonl"',
+            'the audit trail is ".*audit.jsonl", the same file as access.source',
+        ),
     ],
 )
 def test_every_mistake_is_named(tmp_path: Path, text: str | bytes, reason: str) -> None:
@@ -141,6 +180,32 @@ def test_every_mistake_is_named(tmp_path: Path, text: str | bytes, reason: str) 
     assert raised.value.status == errors.BAD_CONFIG
     assert raised.value.subject == str(tmp_path / "sapd.toml")
     assert "\n" not in str(raised.value)
+
+
+def test_policies_and_the_trail(tmp_path: Path) -> None:
+    found = load(
+        tmp_path,
+        """
+        [[log]]
+        path = "qpopper"
+        [policy]
+        after_logout = "2m"
+        max_accounts_per_address = 5
+        one_address_per_account = true
+        deny_accounts = ["eve", "*@example.net"]
+        client_rate = 30
+        client_connections = 5
+        greet_pause = "2s"
+        [audit]
+        keep_lines = 0
+        syslog = true
+        """,
+    )
+    assert found.rules == Rules(1800, (), (), 120, 5, True, ("eve", "*@example.net"))
+    assert found.access.limits == (("ClientRate", 30), ("ClientConn", 5), ("GreetPause", 2000))
+    assert found.audit == config.Audit(0, syslog=True)
+    plain = load(tmp_path, GOOD)
+    assert (plain.audit, plain.access.limits) == (config.Audit(10_000), ())
 
 
 def test_no_file(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.cron import SAPD, SHIPPED, Cron
+from tests.servers.cron import OFTEN, SAPD, SHIPPED, Cron
+from tests.servers.rsyslog import wait_until
 
 PATIENCE = 90.0  # seconds: the minute must turn, and a run must end
 CLIENT = "198.51.100.7"
@@ -26,8 +27,8 @@ directory = "{folder}/state"
 """
 
 
-def shipped_jobs() -> list[str]:
-    lines = SHIPPED.read_text().splitlines()
+def shipped_jobs(shipped: Path = SHIPPED) -> list[str]:
+    lines = shipped.read_text().splitlines()
     return [
         line for line in lines if line and line[0] not in "#" and not re.match(r"[A-Z]+=", line)
     ]
@@ -42,30 +43,56 @@ def set_up(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def crons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cron, Cron]]:
-    """Two that wait for the same minute: one has a log with a login, the other has no log."""
+def crons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Cron]]:
+    """Some that wait for the same minute: one has a log with a login, the next one has no log.
+
+    The third starts a run that goes on, with a log that is empty as yet.
+    """
     folder = tmp_path_factory.mktemp("cron")
-    well, ill = set_up(folder / "well"), set_up(folder / "ill")
-    (well / "qpopper.log").write_text(
+    well, ill, often = (set_up(folder / name) for name in ("well", "ill", "often"))
+    (well / "qpopper.log").write_text(login())
+    (often / "qpopper.log").touch()
+    with ExitStack() as stack:
+        yield [stack.enter_context(cron) for cron in (Cron(well), Cron(ill), Cron(often, OFTEN))]
+
+
+def login() -> str:
+    return (
         f"{datetime.now(UTC).isoformat()} mx1 popper[4117]: "
         f'(v4.1.0) POP login by user "scanner" at (scanner.example.com) {CLIENT}\n'
     )
-    with ExitStack() as stack:
-        yield stack.enter_context(Cron(well)), stack.enter_context(Cron(ill))
+
+
+def relays(cron: Cron) -> bool:
+    database = cron.folder / "access.db"
+    if not database.exists():
+        return False
+    dump = subprocess.check_output(["makemap", "-u", "hash", str(database)], text=True)
+    return f"connect:{CLIENT}" in dump.lower()
 
 
 @pytest.mark.servers
-def test_cron_opens_the_relay_and_has_nothing_to_mail(crons: tuple[Cron, Cron]) -> None:
+def test_cron_opens_the_relay_and_has_nothing_to_mail(crons: list[Cron]) -> None:
     cron = crons[0]
-    database = cron.folder / "access.db"
-    cron.wait_for_job(database.exists, PATIENCE)
-    dump = subprocess.check_output(["makemap", "-u", "hash", str(database)], text=True)
-    assert f"connect:{CLIENT}" in dump.lower()
+    cron.wait_for_job((cron.folder / "access.db").exists, PATIENCE)
+    assert relays(cron)
     assert cron.mails() == []
 
 
 @pytest.mark.servers
-def test_cron_mails_one_line_when_the_log_is_missing(crons: tuple[Cron, Cron]) -> None:
+def test_a_run_that_goes_on_opens_the_relay_within_its_minute(crons: list[Cron]) -> None:
+    cron = crons[2]
+    wait_until((cron.folder / "access.db").exists, PATIENCE)
+    with (cron.folder / "qpopper.log").open("a") as log:
+        log.write(login())
+    wait_until(lambda: relays(cron), 10)
+    cron.end_jobs()
+    cron.wait_for_job(lambda: True, PATIENCE)
+    assert cron.mails() == []
+
+
+@pytest.mark.servers
+def test_cron_mails_one_line_when_the_log_is_missing(crons: list[Cron]) -> None:
     cron = crons[1]
     cron.wait_for_job(cron.mails, PATIENCE)
     [mail] = cron.mails()
@@ -75,14 +102,20 @@ def test_cron_mails_one_line_when_the_log_is_missing(crons: tuple[Cron, Cron]) -
     assert body.startswith(f"sapd: error: {cron.folder}/qpopper.log: ")
 
 
-def test_cron_accepts_the_name_and_the_lines_of_the_file() -> None:
+@pytest.mark.parametrize("shipped", [SHIPPED, OFTEN], ids=lambda path: path.name)
+def test_cron_accepts_the_name_and_the_lines_of_the_file(shipped: Path) -> None:
     # cron passes over names with other characters than these, and a last line without its end.
-    assert re.fullmatch("[A-Za-z0-9_-]+", SHIPPED.name)
-    assert SHIPPED.read_text().endswith("\n")
-    assert not SHIPPED.stat().st_mode & 0o022
-    [job] = shipped_jobs()
+    assert re.fullmatch("[A-Za-z0-9_-]+", shipped.name)
+    assert shipped.read_text().endswith("\n")
+    assert not shipped.stat().st_mode & 0o022
+    [job] = shipped_jobs(shipped)
     assert job.startswith("* * * * * root ")
     assert "%" not in job  # cron would make it a line's end
+
+
+def test_the_crontabs_differ_in_their_options_alone() -> None:
+    [job], [often] = shipped_jobs(), shipped_jobs(OFTEN)
+    assert often.replace(" --for 1m --every 1s;", ";") == job
 
 
 def run_as_cron_does(command: str) -> "subprocess.CompletedProcess[str]":

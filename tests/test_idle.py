@@ -116,7 +116,8 @@ def test_another_boot_ends_it(quiet: Site) -> None:
 def test_another_program_ends_it(
     quiet: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(idle, "__file__", shutil.copy2(idle.__file__, tmp_path / "idle.py"))
+    other = str(idle.Looks([str(shutil.copy2(idle.__file__, tmp_path))]))
+    monkeypatch.setattr(idle, "_PROGRAM", other)
     assert not nothing_happened(quiet)
 
 

@@ -2,9 +2,13 @@
 
 import subprocess
 import sys
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
+from sapd import idle
+from tests.faults.tracing import Trace
 from tests.site import Site, login, noise
 
 pytestmark = pytest.mark.servers
@@ -47,16 +51,35 @@ def test_an_idle_minute_loads_next_to_nothing(site: Site) -> None:
     assert found == {"__future__", "sapd", "sapd.__main__", "sapd.idle", "sapd.defaults"}
 
 
+def test_an_idle_turn_reads_two_small_files_and_looks_at_the_rest(
+    site: Site, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    site.write(noise(1), login("192.0.2.10"))
+    while not idle.nothing_happened(str(site.config)):
+        site.run()
+    trace = Trace(tmp_path_factory.mktemp("trace") / "of")
+    done = site.sapd("run", "--for", "2s", prefix=trace.prefix)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    [calls] = trace.processes()
+    asked = [(call, path) for call in calls for path in call.paths if str(site.folder) in path]
+    opened = Counter(Path(path).name for call, path in asked if call.name == "openat")
+    assert opened == {"sapd.toml": 3, "idle": 3}
+    assert all("O_RDONLY" in call.arguments for call, _ in asked if call.name == "openat")
+    looks = Counter(path for call, path in asked if call.name != "openat")
+    assert set(looks.values()) <= {6}, looks  # the name, and where it leads to, in each turn
+    assert len(looks) < 12
+
+
 def test_a_busy_run_loads_no_heavy_modules(site: Site) -> None:
     site.write(noise(1), login("192.0.2.10"))
     found = loaded(site, "run", "-c", str(site.config))
     assert "sapd.access" in found
     assert found & HEAVY == set()
     assert {name for name in found if name.startswith("sapd")} == {
-        "sapd", "sapd.__main__", "sapd.access", "sapd.child", "sapd.config", "sapd.cut",
-        "sapd.defaults", "sapd.errors", "sapd.files", "sapd.formats", "sapd.idle", "sapd.maillog",
-        "sapd.messages", "sapd.recogniser", "sapd.relay", "sapd.run", "sapd.scan", "sapd.state",
-        "sapd.timestamps",
+        "sapd", "sapd.__main__", "sapd.access", "sapd.audit", "sapd.child", "sapd.config",
+        "sapd.cut", "sapd.defaults", "sapd.errors", "sapd.files", "sapd.formats", "sapd.idle",
+        "sapd.maillog", "sapd.messages", "sapd.recogniser", "sapd.relay", "sapd.run", "sapd.scan",
+        "sapd.state", "sapd.timestamps",
     }  # fmt: skip
 
 

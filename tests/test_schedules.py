@@ -30,8 +30,9 @@ def found(root: Path, config: str = CONFIG) -> list[str]:
     return [os.path.relpath(place, root) for place in look.found]
 
 
-def test_the_shipped_crontab_starts_sapd_once(tmp_path: Path) -> None:
-    text = (ROOT / "cron" / "sapd").read_text()
+@pytest.mark.parametrize("name", ["sapd", "sapd-often"])
+def test_the_shipped_crontab_starts_sapd_once(tmp_path: Path, name: str) -> None:
+    text = (ROOT / "cron" / name).read_text()
     put(tmp_path / "etc/cron.d/sapd", text)
     (line,) = [n for n, line in enumerate(text.splitlines(), 1) if line.startswith("* * * * *")]
     assert found(tmp_path) == [f"etc/cron.d/sapd:{line}"]

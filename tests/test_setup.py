@@ -28,6 +28,7 @@ def test_sapd_accepts_the_commented_configuration(tmp_path: Path, text: str, sou
     if source == "without":
         text = re.sub("^source = .*$", "", text, flags=re.MULTILINE)
         text = text.replace('"/etc/mail/access.db"', '"/var/lib/sapd/relay.db"')
+        text = re.sub("^(client_|greet_).*$", "", text, flags=re.MULTILINE)
     file = tmp_path / "sapd.toml"
     file.write_text(text)
     config.load(str(file))

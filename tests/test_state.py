@@ -15,7 +15,14 @@ from sapd import errors, files, state
 from sapd.access import Published
 from sapd.maillog import Begun, Cursor, Position
 from sapd.recogniser import Context
+from sapd.relay import EVERY, Ledger
 from sapd.state import Stuck
+
+LEDGER = Ledger()
+LEDGER.claims = {"192.0.2.1": {"bob": 1e9, "\udcff\n": 1.5}, "2001:db8::7": {"eve": 2.0}}
+LEDGER.logouts = {"192.0.2.1": {"bob": 1e9 + 60}}
+LEDGER.homes = {"bob": ("2001:db8::7", 1e9 + 90)}
+LEDGER.shut = {"192.0.2.9": (1e9, 1e9), EVERY: (1e9 + 1, 1e9)}
 
 FULL = state.empty()._replace(
     time=1e9 + 0.5,
@@ -33,8 +40,9 @@ FULL = state.empty()._replace(
             {"mx1 popa3d[7]": ("192.0.2.1", 1e9 + 0.25)}, {"mx1 pop3d": 16384}
         )
     },
-    claims={"192.0.2.1": {"bob": 1e9, "\udcff\n": 1.5}, "2001:db8::7": {"eve": 2.0}},
+    ledger=LEDGER,
     refused={"192.0.2.1": 'access line 1 says "x"'},
+    closed={"192.0.2.1": {"bob": "it logged out"}},
     ahead={"/var/log/qpopper"},
     published=Published("/access.db", "digest", (1, 2, 3), "boot"),
     latest=2e9,
@@ -61,7 +69,7 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
 
 def test_it_is_plain_json(tmp_path: Path) -> None:
     read = json.loads(state.to_text(FULL))
-    assert read["version"] == 3
+    assert read["version"] == 4
     assert read["claims"]["192.0.2.1"]["bob"] == 1e9
     assert read["logs"]["/var/log/qpopper"]["offset"] == 300
 
@@ -69,8 +77,15 @@ def test_it_is_plain_json(tmp_path: Path) -> None:
 def test_older_versions_are_read(tmp_path: Path) -> None:
     log = "/var/log/qpopper"
     begun = FULL.positions[log]._replace(cut=Begun(Cursor(3, b"abc"), b""))
-    expected = FULL._replace(positions={**FULL.positions, log: begun})
+    claims = Ledger()
+    claims.claims = FULL.ledger.claims
+    expected = FULL._replace(ledger=claims, closed={})
     read = json.loads(state.to_text(FULL))
+    for key in ("logouts", "homes", "shut", "closed"):
+        del read[key]
+    put(tmp_path, json.dumps({**read, "version": 3}))
+    assert state.load(str(tmp_path)) == expected
+    expected = expected._replace(positions={**FULL.positions, log: begun})
     del read["logs"][log]["cut"]["marker"]
     put(tmp_path, json.dumps({**read, "version": 2}))
     assert state.load(str(tmp_path)) == expected
@@ -93,7 +108,7 @@ def replaced(*path: str, by: object) -> str:
     [
         "", "{", "[]", "null", "3", '"x"', "{}", '{"version": 1}', '{"version": 2}', b"\xff\xfe",
         "[" * 100_000, state.to_text(FULL)[:-20], "\0" * 100,
-        replaced("version", by=4), replaced("version", by=0), replaced("version", by="1"),
+        replaced("version", by=5), replaced("version", by=0), replaced("version", by="1"),
         replaced("time", by=10**400), replaced("time", by=-1), replaced("stuck", by="x"),
         replaced("stuck", "since", by=None), replaced("stuck", "open", by={"192.0.2.1": "bob"}),
         replaced("latest", by=None), replaced("logs", "/var/log/qpopper", "offset", by=10**30),
@@ -112,6 +127,12 @@ def replaced(*path: str, by: object) -> str:
         replaced("claims", "192.0.2.1\nConnect:0 RELAY", by={"bob": 1}),
         replaced("claims", "192.0.2", by={"bob": 1}),
         replaced("claims", "2001:DB8::7", by={"bob": 1}),
+        replaced("logouts", by=None), replaced("logouts", "192.0.2.1", "bob", by="x"),
+        replaced("homes", by=[]), replaced("homes", "bob", by="192.0.2.1"),
+        replaced("homes", "bob", by=["192.0.2", 1]), replaced("homes", "bob", by=["192.0.2.1"]),
+        replaced("shut", by=None), replaced("shut", "every", by=1),
+        replaced("shut", "all", by=[1, 1]), replaced("shut", "every", by=[1, -1]),
+        replaced("closed", by=["192.0.2.1"]), replaced("closed", "192.0.2.1", by=["bob"]),
         replaced("refused", by=["192.0.2.1"]), replaced("ahead", by="x"), replaced("ahead", by=[1]),
         replaced("contexts", by=[]), replaced("contexts", by={"/log": {}}),
         replaced("contexts", "/var/log/mail.log", "connects", by={"mx1 x[7]": ["evil", 1]}),

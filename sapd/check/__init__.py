@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from sapd import errors, formats, state
 from sapd.access import Published
-from sapd.check import logs, maps
+from sapd.check import limits, logs, maps
 from sapd.check.finding import Finding, Note, problem
 from sapd.check.schedules import schedules
 from sapd.config import Config
@@ -41,6 +41,7 @@ def _all(config: Config, root: str) -> Iterator[Finding]:
     except errors.SapdError as error:
         damaged = problem(error)
     yield from maps.findings(config.access, config.state_directory, published, root)
+    yield from limits.findings(config.access, os.path.join(root, "etc/mail/sendmail.cf"))
     yield damaged or _state_folder(config.state_directory)
     yield from _schedule(config, root)
 

@@ -1,0 +1,102 @@
+"""The trail of who was let in, and why not: `audit.jsonl` in the state's folder, mode 0600.
+
+A JSON object a line: `time` (when sapd acted), `event` (open, renew, close, refuse), `address`,
+`account`, `login` (the log line's time), `reason`; times as RFC 3339 in UTC. A renewal is told once
+an hour. The oldest lines go as a log's do (`cut`), so that one line may be the cut's marker.
+
+A run that is killed before it saves its state tells the same again in the next pass: better twice
+than never.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+from sapd import cut, files
+from sapd.maillog import ANCHOR, Cursor, Position
+from sapd.timestamps import moment, rfc3339
+
+NAME = "audit.jsonl"
+HOUR = 3600
+
+
+class Entry(NamedTuple):
+    """What was done; times in UTC epoch seconds, `login` None where there is none any more."""
+
+    time: float
+    event: str
+    address: str
+    account: str
+    login: float | None
+    reason: str
+
+
+def append(directory: str, entries: Sequence[Entry], keep_lines: int) -> None:
+    """Add to the trail, and cut it to its last `keep_lines` lines when it has twice as many.
+
+    Raises `SapdError`, or OSError.
+    """
+    path = os.path.join(directory, NAME)
+    flags = os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with suppress(FileExistsError):
+        os.close(os.open(path, flags | os.O_EXCL, 0o600))
+    fd = files.open_in_place(path, writing=True)
+    try:
+        end = os.fstat(fd).st_size
+        torn = end > 0 and os.pread(fd, 1, end - 1) != b"\n"  # the disk was full
+        text = b"\n" * torn + b"".join(_line(entry) for entry in entries)
+        files.write_all(fd, text, end)
+        end += len(text)
+        anchor = os.pread(fd, ANCHOR, max(end - ANCHOR, 0))
+        position = cut.counted(fd, Position(Cursor(end, anchor), lines=None))
+        stamp = rfc3339(entries[-1].time).encode()
+        planned = cut.due(fd, position, keep_lines, 2 * keep_lines, lambda _: stamp)
+        if planned is not None:
+            cut.perform(fd, planned)
+    finally:
+        os.close(fd)
+
+
+def _line(entry: Entry) -> bytes:
+    login = None if entry.login is None else rfc3339(entry.login)
+    fields = entry._asdict() | {"time": rfc3339(entry.time), "login": login}
+    return json.dumps(fields).encode("ascii") + b"\n"
+
+
+def to_syslog(entries: Sequence[Entry]) -> None:
+    """Tell syslog, facility mail."""
+    import syslog
+
+    syslog.openlog("sapd", syslog.LOG_PID, syslog.LOG_MAIL)
+    for entry in entries:
+        reason = f" ({entry.reason})" if entry.reason else ""
+        text = f"{entry.event} {entry.address} {entry.account}{reason}"
+        syslog.syslog(syslog.LOG_INFO, text.encode("unicode_escape").decode("ascii"))
+
+
+def read(directory: str) -> Iterator[Entry]:
+    """The trail, the oldest first; what is no entry is passed over.
+
+    Raises OSError.
+    """
+    path = os.path.join(directory, NAME)
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        for line in file:
+            try:
+                yield _entry(json.loads(line))
+            except (ValueError, TypeError, LookupError, RecursionError):
+                continue
+
+
+def _entry(read: dict[str, str | None]) -> Entry:
+    login = read["login"]
+    return Entry(
+        time=moment(str(read["time"]), None),
+        event=str(read["event"]),
+        address=str(read["address"]),
+        account=str(read["account"]),
+        login=None if login is None else moment(login, None),
+        reason=str(read["reason"]),
+    )

@@ -1,0 +1,78 @@
+"""Pass after pass in one process, so that nobody waits for cron's next minute.
+
+Where nothing happened a turn costs what looking at a dozen files does (`idle`). Configuration and
+state are read again only when they look different. Each pass takes the lock for itself, so that
+another run, by hand or of the next minute, is never in the way.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from sapd import config, errors, files, formats, messages, run
+from sapd.idle import Looks, nothing_happened
+
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def repeat(path: str, duration: float, every: float, *, verbose: int = 0) -> int:
+    """Run a pass now and `every` so many seconds, until `duration` is over or a signal comes.
+
+    `path` is the configuration's. A signal waits for the end of a pass. What a pass complains of is
+    said when the one before did not. It ends early where another turn would be of no use, and a new
+    process is: see `_Passes.turn`. Returns the last pass's exit status; 75 if others held the lock
+    all the time.
+    """
+    ending = {number for number in _ENDING if signal.getsignal(number) != signal.SIG_IGN}  # nohup
+    signal.pthread_sigmask(signal.SIG_BLOCK, ending)
+    passes = _Passes(path, verbose)
+    start, turn = time.monotonic(), 0
+    while turn * every <= duration:
+        pause = max(start + turn * every - time.monotonic(), 0)
+        if signal.sigtimedwait(ending, pause) is not None or not passes.turn():
+            break
+        turn = max(turn + 1, int((time.monotonic() - start) / every))
+    return passes.status
+
+
+class _Passes:
+    def __init__(self, path: str, verbose: int) -> None:
+        self.status = 0
+        self._path = path
+        self._verbose = verbose
+        self._user = os.geteuid()
+        self._config: config.Config | None = None
+        self._memory = run.Memory()
+        self._told: set[str] = set()
+        self._locked_out = True
+
+    def turn(self) -> bool:
+        """Run a pass if anything happened; whether another turn is of use.
+
+        It is not if the configuration changed since root became another user, who may have no
+        right to read it; nor if the state can't be used: each pass would read the logs from the
+        window's edge, and tell the trail everything again.
+        """
+        report, useful = run.Report(), True
+        try:
+            if not nothing_happened(self._path):
+                if self._config is None or not self._config.looks.hold():
+                    if self._config is None or os.geteuid() == self._user:
+                        formats.load.cache_clear()
+                        self._config = config.load(self._path)
+                    elif self._config.looks != Looks(self._config.looks):
+                        return False
+                report = run.once(self._config, memory=self._memory)
+                useful = self._memory.looks is not None
+        except files.Locked:
+            if self._locked_out:
+                self.status = errors.LOCKED
+            return True
+        except errors.SapdError as problem:
+            report.problems.append(problem)
+        self._locked_out = False
+        self.status = report.status
+        self._told = messages.tell_what_is_new(report, self._told, verbose=self._verbose)
+        return useful

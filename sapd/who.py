@@ -1,0 +1,77 @@
+"""Who was it, and why can't I send: what is known of one address, now or at a past moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sapd import access, audit, state
+from sapd.config import Config
+from sapd.state import State
+from sapd.timestamps import rfc3339
+
+_LATEST = 20  # lines of the trail that are shown
+
+
+def tell(config: Config, address: str, now: float, at: float | None) -> Iterator[str]:
+    """Lines that say whether an address may relay at `now`, or might `at` (UTC epoch seconds).
+
+    The address is in its usual spelling. Raises `SapdError`, or OSError if the trail can't be read.
+    """
+    try:
+        trail = list(audit.read(config.state_directory))
+    except FileNotFoundError:
+        trail = []
+    if at is None:
+        yield f"{address} {_at_present(config, address, now)}"
+    else:
+        yield f"{address} {_at(trail, address, at)}"
+    moment = now if at is None else at
+    for entry in [one for one in trail if one.address == address and one.time <= moment][-_LATEST:]:
+        login = "" if entry.login is None else f", login of {rfc3339(entry.login)}"
+        reason = f": {entry.reason}" if entry.reason else ""
+        yield f"{rfc3339(entry.time)} {entry.event} {entry.account}{login}{reason}"
+
+
+def _at_present(config: Config, address: str, now: float) -> str:
+    saved = state.load(config.state_directory)
+    for grant in saved.ledger.grants(config.rules, saved.refused, now):
+        if grant.address == address:
+            logins = saved.ledger.claims[address]
+            by = ", ".join(f"{name} ({rfc3339(logins[name])})" for name in grant.accounts)
+            return f"is open until {rfc3339(grant.until)}, by the login of {by}"
+    return _why_closed(config, saved, address, now)
+
+
+def _why_closed(config: Config, saved: State, address: str, now: float) -> str:
+    ledger, source = saved.ledger, access.Source(config.access.source, config.access.tag)
+    word = source.says(address)
+    if word == "":
+        return "is not opened by sapd: it relays by an entry of its own in access.source"
+    if config.rules.forbids(address):
+        return "is closed: policy.never has it, or it can be no client's"
+    if address in ledger.claims:
+        closed = ledger.closed(config.rules, now).get(address, {})
+        held = word or saved.refused.get(address) or "no run has opened it yet"
+        found = [
+            f"{account} logged in at {rfc3339(login)}, but {closed.get(account, held)}"
+            for account, login in ledger.claims[address].items()
+        ]
+        return f"is closed: {'; '.join(found)}"
+    shut = ledger.shut_until(address, now)
+    if shut > now - config.rules.window_of(address):
+        return f"is closed: by sapd close at {rfc3339(shut)}, and nobody has logged in since"
+    return "is closed: nobody has logged in from it within the window; fetch mail first"
+
+
+def _at(trail: list[audit.Entry], address: str, at: float) -> str:
+    if not trail or trail[0].time > at:
+        begins = f"begins at {rfc3339(trail[0].time)}" if trail else "is empty"
+        return f"at {rfc3339(at)}: not known, the trail {begins}"
+    last: dict[str, audit.Entry] = {}
+    for entry in trail:
+        if entry.address == address and entry.time <= at:
+            last[entry.account] = entry
+    by = [entry.account for entry in last.values() if entry.event in ("open", "renew")]
+    if by:
+        return f"was open at {rfc3339(at)}, by the login of {', '.join(by)}"
+    return f"was closed at {rfc3339(at)}"

@@ -1,0 +1,246 @@
+"""The trail of who was let in, and `who` and `close`, which go with it."""
+
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sapd import audit, errors, files
+from sapd.audit import Entry
+from tests.site import Site, login, noise, when
+
+pytestmark = pytest.mark.servers
+
+NOW = 1_795_000_000.0
+
+
+def entry(number: int, event: str = "open", address: str = "192.0.2.1") -> Entry:
+    return Entry(NOW + number, event, address, f"user{number}", NOW + number - 5, "until then")
+
+
+def told(site: Site) -> list[tuple[str, str, str, str]]:
+    """Event, address, account and reason of each line of the trail."""
+    lines = (site.state.parent / audit.NAME).read_text().splitlines()
+    read: list[dict[str, Any]] = [json.loads(line) for line in lines]
+    return [(one["event"], one["address"], one["account"], one["reason"]) for one in read]
+
+
+def policy(site: Site, settings: str, window: str = "30m") -> None:
+    site.configure(window, top=f"[policy]\n{settings}\n")
+
+
+def who(site: Site, *arguments: str) -> list[str]:
+    done = site.sapd("who", *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+def test_what_goes_in_comes_out(tmp_path: Path) -> None:
+    hostile = Entry(NOW, "close", "2001:db8::1", '\udcff"\n\x1b[31m', None, "a\nb")
+    before = os.umask(0)
+    try:
+        audit.append(str(tmp_path), [entry(1), hostile], 100)
+        audit.append(str(tmp_path), [entry(2)], 100)
+    finally:
+        os.umask(before)
+    assert list(audit.read(str(tmp_path))) == [entry(1), hostile, entry(2)]
+    path = tmp_path / audit.NAME
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert path.read_bytes().count(b"\n") == 3
+
+
+def test_it_is_cut(tmp_path: Path) -> None:
+    path = tmp_path / audit.NAME
+    for number in range(200):
+        audit.append(str(tmp_path), [entry(number)], 10)
+        assert path.read_bytes().count(b"\n") <= 22
+    kept = list(audit.read(str(tmp_path)))
+    assert len(kept) >= 10
+    assert kept == [entry(number) for number in range(200 - len(kept), 200)]
+
+
+@pytest.mark.parametrize(
+    "junk", [b"\xff\0\n", b"{}\n", b"[1]\n", b"3\n", b'{"time": 3}\n', b"torn"]
+)
+def test_what_is_no_entry_is_passed_over(junk: bytes, tmp_path: Path) -> None:
+    audit.append(str(tmp_path), [entry(1)], 100)
+    with (tmp_path / audit.NAME).open("ab") as file:
+        file.write(junk)
+    audit.append(str(tmp_path), [entry(2)], 100)
+    assert list(audit.read(str(tmp_path))) == [entry(1), entry(2)]
+
+
+def test_nothing_is_written_through_a_link(site: Site) -> None:
+    site.run()
+    path = site.state.parent / audit.NAME
+    elsewhere = site.folder / "elsewhere"
+    elsewhere.touch()
+    path.unlink(missing_ok=True)
+    path.symlink_to(elsewhere)
+    site.write(login("192.0.2.10"))
+    done = site.sapd("run")
+    assert (done.returncode, done.stderr.count("\n")) == (errors.CANT_CREATE, 1)
+    assert str(path) in done.stderr
+    assert elsewhere.read_bytes() == b""
+    assert "192.0.2.10" in site.relaying()
+
+
+def test_each_login_and_each_end_is_told_once(site: Site) -> None:
+    now = time.time()
+    site.write(login("192.0.2.10", at=now - 60), login("192.0.2.11", "eve", at=now - 1790))
+    site.run()
+    site.run()
+    opened = [(event, address, account) for event, address, account, _ in told(site)]
+    assert opened == [("open", "192.0.2.10", "bob"), ("open", "192.0.2.11", "eve")]
+    site.run("--at", when(now + 60))
+    assert told(site)[2:] == [("close", "192.0.2.11", "eve", "its window is over")]
+
+
+def test_a_renewal_is_told_once_an_hour(site: Site) -> None:
+    site.configure("8h")
+    start = time.time() // 3600 * 3600 - 3 * 3600
+    for minute in range(0, 125, 5):
+        at = start + 60 * minute
+        site.write(login("192.0.2.10", at=at))
+        site.run("--at", when(at + 1))
+    assert [event for event, *_ in told(site)] == ["open", "renew", "renew"]
+
+
+def test_why_somebody_is_not_opened(site: Site) -> None:
+    policy(site, 'deny_accounts = ["ev*"]\nmax_accounts_per_address = 1')
+    site.source.write_text("Connect:192.0.2.9\tREJECT\n")
+    site.write(login("192.0.2.10", "eve"), login("192.0.2.9"))
+    site.write(login("192.0.2.11"), login("192.0.2.11", "zoe"))
+    site.sapd("run")
+    crowd = "2 accounts, policy.max_accounts_per_address is 1"
+    assert sorted(told(site)) == [
+        ("refuse", "192.0.2.10", "eve", 'policy.deny_accounts has "ev*"'),
+        ("refuse", "192.0.2.11", "bob", crowd),
+        ("refuse", "192.0.2.11", "zoe", crowd),
+        ("refuse", "192.0.2.9", "bob", f'{site.source} line 1 says "Connect:192.0.2.9 REJECT"'),
+    ]
+    site.sapd("run")
+    assert len(told(site)) == 4
+
+
+@pytest.mark.parametrize("settings", ["keep_lines = 0", "keep_lines = 10"])
+def test_how_much_is_kept_is_a_setting(site: Site, settings: str) -> None:
+    site.configure(top=f"[audit]\n{settings}\n")
+    site.write(*(login(f"192.0.2.{number}") for number in range(1, 60)))
+    site.run()
+    path = site.state.parent / audit.NAME
+    assert path.exists() == (settings == "keep_lines = 10")
+    assert not path.exists() or len(path.read_text().splitlines()) == 11
+
+
+def test_a_dry_run_writes_no_trail(site: Site) -> None:
+    site.write(login("192.0.2.10"))
+    site.run("-n")
+    assert not site.state.parent.exists()
+
+
+def test_who_may_relay_and_why_not(site: Site) -> None:
+    policy(
+        site, 'never = ["203.0.113.0/24"]\ndeny_accounts = ["eve"]\none_address_per_account=true'
+    )
+    site.source.write_text("Connect:192.0.2.9\tREJECT\nConnect:192.0.2.8\tRELAY\n")
+    now = time.time()
+    site.write(login("192.0.2.10", at=now - 90), login("192.0.2.11", at=now - 60))
+    site.write(login("192.0.2.12", "eve"), login("192.0.2.9", "zoe"), login("203.0.113.1", "ann"))
+    site.sapd("run")
+    assert re.fullmatch(
+        r"192\.0\.2\.11 is open until \S+, by the login of bob \(\S+\)", who(site, "192.0.2.11")[0]
+    )
+    expected = {
+        "192.0.2.10": "bob logged in from 192.0.2.11 since",
+        "192.0.2.12": 'policy.deny_accounts has "eve"',
+        "192.0.2.9": 'line 1 says "Connect:192.0.2.9 REJECT"',
+        "192.0.2.8": "it relays by an entry of its own in access.source",
+        "203.0.113.1": "policy.never has it",
+        "192.0.2.77": "nobody has logged in from it within the window",
+        "2001:db8::7": "nobody has logged in from it within the window",
+    }
+    for address, why in expected.items():
+        first = who(site, address)[0]
+        assert first.startswith(f"{address} is ")
+        assert why in first
+        assert " open until " not in first
+
+
+def test_who_it_was(site: Site) -> None:
+    start = time.time() - 7200
+
+    def at(seconds: float) -> str:
+        return when(start + seconds)
+
+    site.write(login("192.0.2.10", at=start))
+    site.run("--at", at(30))
+    site.write(login("192.0.2.11", at=start + 3600))
+    site.run("--at", at(3660))
+    assert who(site, "192.0.2.10", "--at", at(600))[0] == (
+        f"192.0.2.10 was open at {at(600)}, by the login of bob"
+    )
+    assert who(site, "192.0.2.10", "--at", at(3670))[0] == f"192.0.2.10 was closed at {at(3670)}"
+    assert len(who(site, "192.0.2.10", "--at", at(600))) == 2
+    assert len(who(site, "192.0.2.10")) == 3
+    assert "not known, the trail begins at" in who(site, "192.0.2.10", "--at", at(-60))[0]
+    done = site.sapd("who", "bob")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert '"bob" is no address' in done.stderr
+
+
+def test_close(site: Site) -> None:
+    lines = [login("192.0.2.10"), login("192.0.2.11", "eve"), noise(1)]
+    site.write(*lines)
+    site.run()
+    done = site.sapd("close", "192.0.2.10", "::ffff:192.0.2.77")
+    assert (done.returncode, done.stderr) == (0, "")
+    said = done.stdout.splitlines()
+    assert [line.split(";")[0] for line in said] == [
+        "192.0.2.10: closed",
+        "192.0.2.77: was not open",
+    ]
+    assert site.open_addresses() == {"192.0.2.11"} == site.relaying() - {"198.51.100.9"}
+    site.write(*lines)
+    site.state.write_text(site.state.read_text().replace('"anchor": "2', '"anchor": "3'))
+    site.run()
+    assert site.open_addresses() == {"192.0.2.11"}
+    assert "by sapd close at" in who(site, "192.0.2.10")[0]
+    site.write(login("192.0.2.10", at=time.time() + 2))
+    site.run("--at", when(time.time() + 2))
+    assert "192.0.2.10" in site.relaying()
+
+
+def test_close_all(site: Site) -> None:
+    site.write(login("192.0.2.10"), login("2001:db8::1", "eve"))
+    site.run()
+    done = site.sapd("close", "--all")
+    assert [line.partition(": ")[0] for line in done.stdout.splitlines()] == [
+        "192.0.2.10",
+        "2001:db8::1",
+    ]
+    assert site.relaying() == {"198.51.100.9"}
+    site.run()
+    assert site.open_addresses() == set()
+    for wrong in ([], ["--all", "192.0.2.1"]):
+        assert site.sapd("close", *wrong).returncode == 2
+
+
+def test_close_waits_for_a_run(site: Site) -> None:
+    site.write(login("192.0.2.10"))
+    site.run()
+    fd = files.lock(str(site.state.parent / "lock"))
+    command = [sys.executable, "-m", "sapd", "close", "-c", str(site.config), "192.0.2.10"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        time.sleep(1)
+        assert process.poll() is None
+        os.close(fd)
+        assert process.wait(20) == 0
+    assert site.open_addresses() == set()
