@@ -1,6 +1,7 @@
 """Programs that are told another time: libfaketime, as Debian's package faketime brings it."""
 
 import shutil
+import subprocess
 import time
 
 from tests.impossible import impossible
@@ -14,3 +15,10 @@ def told(epoch: float) -> tuple[str, ...]:
     if shutil.which("faketime") is None:
         impossible("faketime", "there is no faketime")
     return ("faketime", "-f", time.strftime("@%Y-%m-%d %H:%M:%S", time.gmtime(epoch)))
+
+
+def library() -> str:
+    """What LD_PRELOAD names, so that a program's clock is what FAKETIME_TIMESTAMP_FILE says."""
+    told(0)  # there is a faketime
+    command = ["faketime", "-f", "+0s", "sh", "-c", 'printf %s "$LD_PRELOAD"']
+    return subprocess.check_output(command, text=True)

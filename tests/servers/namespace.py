@@ -73,6 +73,10 @@ class Namespace:
         """One connection, up to RCPT."""
         return Answer(**self._ask("probe", client, rcpt))
 
+    def hasty(self, client: str) -> Answer:
+        """One connection of a client that does not wait for the greeting, up to the reply."""
+        return Answer(**self._ask("hasty", client))
+
     def open_session(self, client: str, rcpt: str = FOREIGN) -> Answer:
         """Begin a session that stays open until ``close_session``, and take it up to MAIL."""
         return Answer(**self._ask("open", client, rcpt))

@@ -3,6 +3,7 @@
 It reads one JSON object a line from stdin and answers each with one on stdout:
 
 - ``{"do": "probe", "client", "server", "port", "rcpt"}``: one connection, up to RCPT;
+- ``{"do": "hasty", ...}``: one connection that speaks before the greeting, up to the reply;
 - ``{"do": "open", ...}``, then ``{"do": "rcpt"}`` any number of times, then ``{"do": "close"}``:
   a session that stays open over several calls;
 - ``{"do": "start", ...}``: probe without end in the background; ``{"do": "count"}`` tells how
@@ -48,6 +49,10 @@ class Session:
                 answer = self._command(step, command)
         return answer
 
+    def hurry(self) -> Request:
+        """Don't wait for the greeting; the first reply."""
+        return self._command("greeting", "HELO client.example.net")
+
     def rcpt(self) -> Request:
         """Ask to relay; the reply."""
         return self._command("rcpt", f"RCPT TO:<{self.recipient}>")
@@ -75,12 +80,14 @@ class Session:
 
 
 def probe(request: Request) -> Request:
-    """One connection, up to RCPT: how did it end?"""
+    """One connection, up to RCPT, or to the first reply: how did it end?"""
     step = "connect"
     try:
         session = Session(request)
         step = session.step
         try:
+            if request["do"] == "hasty":
+                return session.hurry()
             answer = session.introduce()
             return session.rcpt() if answer["code"] < 400 else answer
         finally:
@@ -128,7 +135,7 @@ def serve() -> None:
         request = json.loads(line)
         answer: Request = {}
         match request["do"]:
-            case "probe":
+            case "probe" | "hasty":
                 answer = probe(request)
             case "open":
                 session = Session(request)

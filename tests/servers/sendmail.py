@@ -95,7 +95,7 @@ class Sendmail:
                 for number, address in enumerate(self.namespace.clients)
             )
         )
-        self.configuration.write_text(self._build_configuration())
+        self.configuration.write_text(self.build_configuration())
         with self.output.open("wb") as output:
             self.process = self.namespace.start(
                 [
@@ -138,7 +138,7 @@ class Sendmail:
         result = subprocess.run(command, capture_output=True, text=True, check=True)
         return dict(line.split("\t", 1) for line in result.stdout.splitlines())
 
-    def _build_configuration(self) -> str:
+    def build_configuration(self) -> str:
         """The .cf, made by m4; RuntimeError if m4 has anything to say about the lines."""
         result = subprocess.run(
             ["m4", f"-D_CF_DIR_={CF_FOLDER}/", "-"],
