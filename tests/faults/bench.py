@@ -185,13 +185,17 @@ def finish(site: Site) -> None:
 
 
 def outcome(site: Site) -> dict[str, Any]:
-    """All that a pass leaves, but for inodes, times and the number of the process that cut."""
+    """All that a pass leaves, but for inodes, times and the number of the process that cut.
+
+    What the trail tells twice counts once.
+    """
     state = json.loads(site.state.read_text())
     del state["published"]["database"]
     return {
         "state": state,
         "map": site.entries(),
         "log": _MARKER.sub(rb"\1\n", site.log.read_bytes()),
+        "trail": set(site.audit.read_bytes().splitlines()) if site.audit.exists() else set(),
         "list": run.grants(config.load(str(site.config)), LATER),
         "files": sorted(
             (str(path.relative_to(site.folder)), about.st_mode, about.st_uid, about.st_nlink)

@@ -4,38 +4,62 @@ A login opens its address from its time on, for the window of the address's netw
 of the clock by more than two minutes opens nothing; one a little ahead counts as of now. Nobody
 is open whom `never` or the administrator's entries refuse.
 
+What else the rules may say: an account's logout, while the window of its login lasts, sets the end
+to so long after it; alone it opens nothing, and of what is read at once logins count first. An
+account that logged in from another address later is not open from here. Nor is who is denied, nor
+anybody where too many would be. And once somebody closed an address, logins until then don't count.
+
 Every line is read while it stands in a log; what was read is remembered until it is stale, or the
 state is lost. A run may read what stands in the logs once more, whenever it is in doubt, and must
-where the clock was set back, or is right again. So there are two answers: `surely` is who must be
-open, `possibly` who may be. They differ only by lines whose rules, clock or state have changed
-since they were read.
+where the clock was set back, or is right again. So there are two answers: what is `surely` known,
+and what `possibly` is. They differ only by lines whose rules, clock or state have changed since
+they were read. Who must be open is so by what is sure, whatever is possible beside it; who may be
+is so by what is possible.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from ipaddress import IPv6Address, ip_address, ip_network
+from itertools import product
 
 AHEAD = 120
 """Seconds by which clocks may differ."""
 
 
+EVERY = "every address"
+
+Who = tuple[str, str]
+"""An address and an account."""
+
+
 @dataclass(frozen=True)
-class Login:
-    """A login, with the number by which its line is known."""
+class Event:
+    """A login or a logout, with the number by which its line is known."""
 
     number: int
     time: int
     address: str
     account: str
+    is_logout: bool = False
+
+    @property
+    def who(self) -> Who:
+        """Where, and as whom."""
+        return self.address, self.account
 
 
 @dataclass(frozen=True)
 class Rules:
-    """How long a login lasts, in seconds, `windows` by network; and who may never relay."""
+    """How long a login lasts, in seconds, `windows` by network; and who may not relay."""
 
     window: int = 1800
     windows: tuple[tuple[str, int], ...] = ()
     never: tuple[str, ...] = ()
+    after_logout: int | None = None
+    most_accounts: int | None = None
+    one_address: bool = False
+    denied: tuple[str, ...] = ()
 
     def until(self, address: str, time: float) -> float:
         """When a login of that time ends: as the smallest network that has the address says."""
@@ -50,6 +74,19 @@ class Rules:
     def forbid(self, address: str) -> bool:
         """Whether no login opens the address."""
         return any(ip_address(address) in ip_network(text) for text in self.never)
+
+    def deny(self, account: str) -> bool:
+        """Whether none of the account's logins opens anything."""
+        return any(fnmatchcase(account.lower(), pattern.lower()) for pattern in self.denied)
+
+    def crowded(self, accounts: int) -> bool:
+        """Whether so many accounts are too many for one address."""
+        return self.most_accounts is not None and accounts > self.most_accounts
+
+    def forgotten(self, time: float, now: float) -> bool:
+        """Whether nothing that lasts can be as old as this."""
+        longest = max(self.window, *(window for _, window in self.windows), 0)
+        return time + longest + (self.after_logout or 0) <= now
 
 
 @dataclass(frozen=True)
@@ -82,22 +119,98 @@ def key_of(address: str) -> str:
     return address
 
 
-class Claims(dict[tuple[str, str], float]):
-    """The latest login of each (address, account)."""
+class Latest(dict[Who, float]):
+    """The latest time that is known of each."""
 
-    def read(self, login: Login, rules: Rules, now: float) -> None:
-        """A login that is read opens from its time on, and never for longer than the window."""
-        if login.time <= now + AHEAD and not rules.forbid(login.address):
-            who = login.address, login.account
-            self[who] = max(self.get(who, 0), min(login.time, now))
+    def note(self, who: Who, time: float) -> None:
+        """One more time."""
+        self[who] = max(self.get(who, 0), time)
+
+
+@dataclass
+class Known:
+    """What was read: who opened an address, who logged in anywhere, who logged out.
+
+    `closed` says when somebody closed an address. If the clock was set back since, only logins up
+    to when that was seen don't count, until the clock is right again.
+    """
+
+    opened: Latest = field(default_factory=Latest)
+    logins: Latest = field(default_factory=Latest)
+    logouts: Latest = field(default_factory=Latest)
+    closed: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def read(self, events: Collection[Event], rules: Rules, now: float) -> None:
+        """Logins, then logouts; as of now if they are a little ahead."""
+        for event in sorted(events, key=lambda event: event.is_logout):
+            if event.time <= now + AHEAD and not rules.forbid(event.address):
+                read = self.read_logout if event.is_logout else self.read_login
+                read(event.who, min(event.time, now), rules, now)
+
+    def read_login(self, who: Who, time: float, rules: Rules, now: float) -> None:
+        """It opens from its time on, and never for longer than the window."""
+        if rules.one_address:
+            self.logins.note(who, time)
+        if time > self.closed_until(who[0], now) and rules.until(who[0], time) > now:
+            self.opened.note(who, time)
+
+    def read_logout(self, who: Who, time: float, rules: Rules, _: float) -> None:
+        """It counts while its login lasts."""
+        login = self.opened.get(who)
+        if login is not None and login <= time < rules.until(who[0], login):
+            self.logouts.note(who, time)
+
+    def close(self, addresses: Collection[str], now: float) -> None:
+        """Close these addresses, or all if none is named."""
+        self.closed |= dict.fromkeys(addresses or [EVERY], (now, now))
+        for who in list(self.opened):
+            if not addresses or who[0] in addresses:
+                del self.opened[who]
+
+    def closed_until(self, address: str, now: float) -> float:
+        """Up to when logins from an address don't count."""
+        known = [self.closed.get(key, (0, 0)) for key in (address, EVERY)]
+        return max(time if time <= now else seen for time, seen in known)
+
+    def ends(self, who: Who, rules: Rules, other: "Known") -> list[float]:
+        """When an open address is closed: by what is known here, and by what is in `other`."""
+        logins = {known.opened[who] for known in (self, other) if who in known.opened}
+        logouts = {known.logouts.get(who, -1) for known in (self, other)}
+        return [
+            logout + rules.after_logout
+            if rules.after_logout is not None and logout >= login
+            else rules.until(who[0], login)
+            for login, logout in product(logins, logouts)
+        ]
+
+    def moved(self, who: Who, time: float) -> bool:
+        """Whether the account logged in from another address after a time."""
+        address, account = who
+        return any(
+            name == account and at != address and since > time
+            for (at, name), since in self.logins.items()
+        )
 
     def forget(self, rules: Rules, now: float) -> None:
         """What is stale, or may not be, goes; nothing lies ahead of now."""
-        for who, time in list(self.items()):
-            address, _ = who
-            self[who] = min(time, now)
-            if rules.forbid(address) or rules.until(address, self[who]) <= now:
-                del self[who]
+        for times in (self.opened, self.logins, self.logouts):
+            for who, time in times.items():
+                times[who] = min(time, now)
+        for who, time in list(self.opened.items()):
+            if rules.forbid(who[0]) or (
+                max(rules.until(who[0], time), *self.ends(who, rules, self)) <= now
+            ):
+                del self.opened[who]
+        for who in self.logouts.keys() - self.opened.keys():
+            del self.logouts[who]
+        for who, time in list(self.logins.items()):
+            if rules.forgotten(time, now):
+                del self.logins[who]
+        self.closed = {
+            key: (time, min(seen, now))
+            for key, (time, seen) in self.closed.items()
+            if not rules.forgotten(time, now)
+        }
 
 
 @dataclass
@@ -106,17 +219,17 @@ class Model:
 
     rules: Rules = Rules()
     source: Source = Source()
-    unread: list[Login] = field(default_factory=list)
-    read: list[Login] = field(default_factory=list)
-    surely: Claims = field(default_factory=Claims)
-    possibly: Claims = field(default_factory=Claims)
+    unread: list[Event] = field(default_factory=list)
+    read: list[Event] = field(default_factory=list)
+    surely: Known = field(default_factory=Known)
+    possibly: Known = field(default_factory=Known)
     saved: float = 0  # when the state was saved last, and
     latest: float = 0  # the latest time at which it ever was
 
     def lose_the_state(self) -> None:
         """Nothing is remembered; the logs are all there is."""
-        self.surely.clear()
-        self.possibly.clear()
+        self.surely = Known()
+        self.possibly = Known()
         self.unread += self.read
         self.read.clear()
         self.saved = self.latest = 0
@@ -125,30 +238,68 @@ class Model:
         """Whether the clock was set back, or is right again: all lines are then as if unread."""
         return self.saved > now + AHEAD or self.saved < self.latest <= now
 
-    def run(self, now: float, surely: Collection[int], perhaps: Collection[int]) -> None:
-        """One pass. Lines with these numbers can be read: these `surely`, those `perhaps`."""
-        again = self.reads_again(now)
-        for login in self.unread + self.read * again:
-            if login.number in surely:
-                self.surely.read(login, self.rules, now)
-        for login in self.unread + self.read:
-            if login.number in perhaps:
-                self.possibly.read(login, self.rules, now)
+    def run(
+        self,
+        now: float,
+        surely: Collection[int],
+        perhaps: Collection[int],
+        closing: Collection[str] | None = None,
+    ) -> None:
+        """One pass. Lines with these numbers can be read: these `surely`, those `perhaps`.
+
+        `closing` are addresses that somebody closes, all if it is empty.
+        """
+        certain = self.unread + self.read * self.reads_again(now)
+        any_time = self.unread + self.read
+        self.surely.read([one for one in certain if one.number in surely], self.rules, now)
+        self.possibly.read([one for one in any_time if one.number in perhaps], self.rules, now)
         self.read += self.unread
         self.unread.clear()
-        self.surely.forget(self.rules, now)
-        self.possibly.forget(self.rules, now)
+        for known in (self.surely, self.possibly):
+            if closing is not None:
+                known.close(closing, now)
+            known.forget(self.rules, now)
+
+    def is_certain(self) -> bool:
+        """Whether there is but one answer."""
+        return self.surely == self.possibly
 
     def save(self, now: float) -> None:
         """The state was saved: it remembers its time, too."""
         self.saved, self.latest = now, max(now, self.latest)
 
-    def open(self, claims: Claims) -> dict[str, dict[str, float]]:
-        """Of whom claims, `surely` or `possibly`, open: {address: {account: time}}."""
+    def must_be_open(self, now: float) -> dict[str, dict[str, float]]:
+        """{address: {account: until when at least}}."""
+        return self._open(now, self.surely, self.possibly, min)
+
+    def may_be_open(self, now: float) -> dict[str, dict[str, float]]:
+        """{address: {account: until when at most}}."""
+        return self._open(now, self.possibly, self.surely, max)
+
+    def _open(
+        self, now: float, known: Known, other: Known, choose: Callable[[list[float]], float]
+    ) -> dict[str, dict[str, float]]:
+        """Whom a login that is `known` opens, and the `other` knowledge does not close."""
+        found = self._uncrowded(now, known, other, choose)
+        others = self._uncrowded(now, other, known, max if choose is min else min)
+        return {
+            address: accounts
+            for address, accounts in found.items()
+            if not self.rules.crowded(len(others.get(address, {})))
+        }
+
+    def _uncrowded(
+        self, now: float, known: Known, other: Known, choose: Callable[[list[float]], float]
+    ) -> dict[str, dict[str, float]]:
+        """The same, however many they are at one address."""
         found: dict[str, dict[str, float]] = {}
-        for (address, account), time in claims.items():
-            if self.source.leave_open(address):
-                found.setdefault(address, {})[account] = time
+        for who, time in known.opened.items():
+            address, account = who
+            until = choose(known.ends(who, self.rules, other))
+            moved = self.rules.one_address and other.moved(who, time)
+            refused = moved or self.rules.deny(account) or not self.source.leave_open(address)
+            if until > now and not refused:
+                found.setdefault(address, {})[account] = until
         return found
 
     def entries(self, addresses: Collection[str]) -> dict[str, str]:

@@ -22,6 +22,10 @@ ROOT = Path(__file__).parents[2]
 NOW = 1_800_000_000.0
 LAST = 253_402_300_800  # the end of the year 9999
 ZONES = [UTC, timestamps.zone("Europe/Berlin"), timestamps.zone("Australia/Lord_Howe")]
+RULES = [
+    relay.Rules(1800),
+    relay.Rules(1800, after_logout=600, most_accounts=2, one_address=True, denied=("b*",)),
+]
 ADDRESSES = ["192.0.2.1", "192.0.2.10", "203.0.113.7", "2001:db8::7", "::1"]
 
 
@@ -90,12 +94,15 @@ def saved(data: bytes) -> None:
         again = state.load(folder)
     assert again == loaded
     assert state.to_text(again) == text
-    rules = relay.Rules(1800)
-    for grant in relay.grants(loaded.claims, rules, loaded.refused, NOW):
-        assert grant.since <= NOW < grant.until
-        timestamps.rfc3339(grant.until)
-    relay.expire(loaded.claims, rules, NOW)
-    assert all(time <= NOW for times in loaded.claims.values() for time in times.values())
+    ledger = loaded.ledger
+    for rules in RULES:
+        for grant in ledger.grants(rules, loaded.refused, NOW):
+            assert grant.since <= NOW < grant.until
+            timestamps.rfc3339(grant.until)
+        ledger.expire(rules, NOW)
+        times = [ledger.claims, ledger.logouts]
+        assert all(time <= NOW for of in times for each in of.values() for time in each.values())
+        assert all(time <= NOW for _, time in [*ledger.homes.values(), *ledger.shut.values()])
 
 
 def source(data: bytes) -> None:

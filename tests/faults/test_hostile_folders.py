@@ -53,6 +53,7 @@ STATUSES: dict[str, list[int | None]] = {
     "state/lock": [73, 73, 0, 0, 0, 0],
     "state/state.json": [65, 65, 65, 65, 65, 65],
     "state/state.json.new": [0, 0, 0, 0, 73, 0],
+    "state/audit.jsonl": [73, 73, 73, 73, 73, 73],
     "access.db": [73, 73, 73, 73, 73, 73],
     "access.sapd-new.db": [0, 0, 0, 0, 73, 0],
     "qpopper": [None, 66, None, 66, 66, 66],  # what links do to a log has a test of its own
@@ -81,7 +82,7 @@ def test_nothing_is_written_through_what_was_planted(
         done = site.run(status=status)
     assert done.stderr.count("\n") == (status != 0)
     assert not (site.folder / "absent").exists()
-    if status in (0, 65):
+    if status in (0, 65) or name == "state/audit.jsonl":
         assert "192.0.2.1" in site.relaying()
 
 
@@ -166,7 +167,8 @@ def readable_by_nobody(site: Site) -> str:
 
 
 @pytest.mark.parametrize(
-    "name", ["lock", "state.json", "state.json.new", "relay.db", "relay.sapd-new.db"]
+    "name",
+    ["lock", "state.json", "state.json.new", "audit.jsonl", "relay.db", "relay.sapd-new.db"],
 )
 @pytest.mark.parametrize("way", ["moved", "linked"])
 def test_what_the_folders_owner_put_there_does_not_become_his(

@@ -1,9 +1,9 @@
 """Random days of a mail host, against the model that says who may relay.
 
 Each example is a row of steps: the server writes, the log is rotated or cut, the clock is set, the
-state is damaged, somebody else rebuilds the map, a run is killed ... After every run the map and
-the list are what `model.py` says. The examples are the same every time. For others, and more, and
-to have what fails made as small as can be:
+state is damaged, somebody closes an address or rebuilds the map, a run is killed ... After every
+run the map and the list are what `model.py` says. The examples are the same every time. For others,
+and more, and to have what fails made as small as can be:
 
     SAPD_EXAMPLES=5000 pytest tests/faults/test_model.py
 """
@@ -11,12 +11,13 @@ to have what fails made as small as can be:
 import copy
 import gzip
 import itertools
+import json
 import os
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -33,10 +34,10 @@ from hypothesis.stateful import (
 from sapd import config, run
 from sapd.cut import MARKER
 from tests.faults.killed import happening, killed
-from tests.faults.model import Login, Model, Rules, Source
+from tests.faults.model import Event, Model, Rules, Source
 from tests.folders import snapshot
 from tests.servers.filesystems import mounted
-from tests.site import MAKEMAP, Site, login, noise
+from tests.site import MAKEMAP, Site, login, logout, noise
 
 pytestmark = pytest.mark.servers
 
@@ -44,10 +45,12 @@ EXAMPLES = int(os.environ.get("SAPD_EXAMPLES", "0"))
 START = 1_800_000_000
 
 ADDRESSES = ["192.0.2.1", "192.0.2.10", "192.0.2.100", "10.0.0.7", "2001:db8::7"]
+ACCOUNTS = ["bob", "eve", "Zoe"]
 SPELLINGS = {"192.0.2.100": "::ffff:192.0.2.100", "2001:db8::7": "2001:DB8:0::7"}
 
 STRANGER = "203.0.113.66"
 FORGED = login(STRANGER, "eve", START).rstrip("\n")
+FORGED_LOGOUT = logout(ADDRESSES[0], "bob", START).rstrip("\n")
 HOSTILE = [
     f"mx1 sm-mta[77]: ruleset=check_mail, arg1=<{FORGED}>",
     f"mx1 sm-mta[77]: {FORGED}",
@@ -56,6 +59,8 @@ HOSTILE = [
     f'mx1 popper[1]: (v4.0.5) POP login by user "eve" at (h) {STRANGER} {FORGED}',
     'mx1 popper[1]: (v4.0.5) POP login by user "eve" at (h) 0.0.0.0 [pop_log.c:244]',
     'mx1 popper[1]: (v4.0.5) POP login by user "eve" at (h) 203.0.113.666 [pop_log.c:244]',
+    f"mx1 popper[1]: Stats: eve 0 0 3 4310 h {STRANGER} [pop_updt.c:195]",
+    f"mx1 popper[1]: [AUTH] Failed attempted login to {FORGED_LOGOUT} from host (h)",
     "mx1 sapd[1]: log cut, 5 lines removed",
     "\0" * 300,
 ]
@@ -69,7 +74,7 @@ ENTRIES = [
     ("connect:ipv6:2001:db8:0:0:0:0:0:7", "REJECT"),
 ]
 MANY = [(f"from:user{number}@example.net", "REJECT") for number in range(300)]
-RULES = [
+WINDOWS = [
     Rules(),
     Rules(window=120),
     Rules(window=7200),
@@ -77,33 +82,48 @@ RULES = [
     Rules(windows=(("192.0.2.0/25", 600), ("2001:db8::/32", 3600)), never=("10.0.0.7/32",)),
     Rules(never=("192.0.2.0/28", "2001:db8::/32")),
 ]
+RULES = st.builds(
+    replace,
+    st.sampled_from(WINDOWS),
+    after_logout=st.sampled_from([None, 60, 900, 4000]),
+    most_accounts=st.sampled_from([None, None, 1, 2]),
+    one_address=st.booleans(),
+    denied=st.sampled_from([(), (), ("EVE",), ("[a-c]*", "nobody")]),
+)
 
 
 @dataclass(frozen=True)
 class Line:
-    """What the server writes: a login, so many seconds late, or else some other lines."""
+    """What the server writes: a login or logout, so many seconds late, or else other lines."""
 
     address: str = ""
     account: str = ""
     late: int = 0
+    is_logout: bool = False
     others: int = 0
     text: str = ""
 
 
-def logins(*late: int) -> st.SearchStrategy[Line]:
-    accounts = st.sampled_from(["bob", "eve"])
-    return st.builds(Line, st.sampled_from(ADDRESSES), accounts, st.sampled_from(late))
+def events(*late: int) -> st.SearchStrategy[Line]:
+    return st.builds(
+        Line,
+        st.sampled_from(ADDRESSES),
+        st.sampled_from(ACCOUNTS),
+        st.sampled_from(late),
+        st.sampled_from([False, False, True]),
+    )
 
 
-PROMPT = st.lists(logins(0, 5), min_size=1, max_size=3)
-LOGINS = logins(0, 0, 0, 5, 1000, 3000, -100, -3600)
+PROMPT = st.lists(events(0, 5), min_size=1, max_size=3)
+EVENTS = events(0, 0, 0, 5, 1000, 3000, -100, -3600)
 LINES = st.one_of(
-    LOGINS,
+    EVENTS,
     st.builds(Line, others=st.sampled_from([1, 1, 5, 90])),
     st.builds(Line, text=st.sampled_from(HOSTILE)),
 )
 STEPS = st.integers(0, 100)
 SEEN = st.sampled_from([True, True, False])
+CLOSING = st.lists(st.sampled_from(ADDRESSES), unique=True, max_size=2)
 Work = Callable[[], object]
 
 
@@ -122,13 +142,13 @@ class Host(RuleBasedStateMachine):
         self.numbers = itertools.count(1000)
         self.lines: dict[int, str] = {}
         self.writes_to = self.site.log
-        self.half: tuple[Login, str] | None = None
+        self.half: tuple[Event, str] | None = None
         self.broken = False
         self.damage: bytes | None = None
         self.dumps: dict[bytes, dict[str, str]] = {}
 
     @initialize(
-        rules=st.sampled_from(RULES),
+        rules=RULES,
         keeps=st.sampled_from([None, (1, 1), (2, 2), (4, 40)]),
         entries=st.lists(st.sampled_from(ENTRIES), max_size=1),
     )
@@ -149,14 +169,16 @@ class Host(RuleBasedStateMachine):
             file.write(text)
 
     def text_of(self, line: Line) -> str:
-        """The line's text; a login becomes known to the model, as not yet read."""
+        """The line's text; an event becomes known to the model, as not yet read."""
         if line.text:
             return f"{noise(0, self.now).split()[0]} {line.text}\n"
         if line.others:
             return "".join(noise(next(self.numbers), self.now) for _ in range(line.others))
-        found = Login(next(self.numbers), self.now - line.late, line.address, line.account)
+        time, about = self.now - line.late, (line.address, line.account)
+        found = Event(next(self.numbers), time, *about, line.is_logout)
         spelt = SPELLINGS.get(line.address, line.address)
-        self.lines[found.number] = login(spelt, line.account, found.time, found.number)
+        write = logout if line.is_logout else login
+        self.lines[found.number] = write(spelt, line.account, found.time, found.number)
         self.model.unread.append(found)
         return self.lines[found.number]
 
@@ -167,7 +189,19 @@ class Host(RuleBasedStateMachine):
         self.sapd_runs_if(seen)
 
     @precondition(lambda self: self.half is None)
-    @rule(line=LOGINS, part=st.floats(0.1, 0.99), seen=SEEN)
+    @rule(
+        addresses=st.lists(st.sampled_from(ADDRESSES), min_size=1, max_size=3),
+        accounts=st.lists(st.sampled_from(ACCOUNTS), min_size=1, max_size=3, unique=True),
+        left=st.booleans(),
+    )
+    def people_fetch_mail(self, addresses: list[str], accounts: list[str], left: bool) -> None:
+        """Each at one place after the other, in turns of ten seconds; some have `left` again."""
+        for late, address in zip((20, 10, 0), addresses, strict=False):
+            self.the_server_writes([Line(address, name, late) for name in accounts], seen=False)
+        self.the_server_writes([Line(address, accounts[0], is_logout=True)] * left, seen=True)
+
+    @precondition(lambda self: self.half is None)
+    @rule(line=EVENTS, part=st.floats(0.1, 0.99), seen=SEEN)
     def the_server_writes_half_a_line(self, line: Line, part: float, seen: bool) -> None:
         """Which says nothing, until the rest stands behind it."""
         text = self.text_of(line)
@@ -212,7 +246,7 @@ class Host(RuleBasedStateMachine):
         self.sapd_runs_if(seen)
 
     @precondition(lambda self: self.half is None)
-    @rule(new=LOGINS, late=LOGINS)
+    @rule(new=EVENTS, late=EVENTS)
     def one_process_still_writes_to_a_renamed_log(self, new: Line, late: Line) -> None:
         """Such a line is read if the log held something when it was renamed."""
         if self.site.log.stat().st_size == 0:
@@ -273,17 +307,25 @@ class Host(RuleBasedStateMachine):
         self.site.source.write_text("foo\n")
         self.broken = True
 
-    @rule(rules=st.sampled_from(RULES))
+    @rule(rules=RULES)
     def somebody_changes_the_rules(self, rules: Rules) -> None:
         self.model.rules = rules
         networks = "".join(
             f'[[network]]\nnetworks = ["{network}"]\nwindow = "{window}s"\n'
             for network, window in rules.windows
         )
-        never = ", ".join(f'"{network}"' for network in rules.never)
+        limits = {
+            "never": list(rules.never),
+            "after_logout": rules.after_logout and f"{rules.after_logout}s",
+            "max_accounts_per_address": rules.most_accounts,
+            "one_address_per_account": rules.one_address,
+            "deny_accounts": list(rules.denied),
+        }
+        policy = "".join(
+            f"{key} = {json.dumps(value)}\n" for key, value in limits.items() if value is not None
+        )
         cuts = "keep_lines = {}\ncut_above = {}".format(*self.keeps) if self.keeps else ""
-        top = f"{networks}[policy]\nnever = [{never}]"
-        self.site.configure(f"{rules.window}s", cuts, top=top)
+        self.site.configure(f"{rules.window}s", cuts, top=f"{networks}[policy]\n{policy}")
         self.config = config.load(str(self.site.config))
 
     @rule(seconds=st.sampled_from([1, 60, 300, 900, 1799, 1801, 4000, 30_000]), seen=SEEN)
@@ -325,7 +367,7 @@ class Host(RuleBasedStateMachine):
         elif damage == "halved":
             self.site.state.write_bytes(text[: len(text) // 2])
         else:
-            self.site.state.write_bytes(text.replace(b'"version": 3', b'"version": 9'))
+            self.site.state.write_bytes(text.replace(b'"version": 4', b'"version": 9'))
         self.damage = self.saved()
         self.model.lose_the_state()
 
@@ -333,11 +375,18 @@ class Host(RuleBasedStateMachine):
 
     @rule(foreseen=st.booleans())
     def sapd_runs(self, foreseen: bool) -> None:
-        report = self.foreseen() if foreseen else None
-        self.model = self.model_after_a_run()
+        self.it_runs(self.foreseen() if foreseen else None)
+
+    @rule(addresses=CLOSING)
+    def somebody_closes(self, addresses: list[str]) -> None:
+        """These addresses, or all."""
+        self.it_runs(closing=addresses)
+
+    def it_runs(self, report: run.Report | None = None, closing: list[str] | None = None) -> None:
+        self.model = self.model_after_a_run(closing)
         status = self.expected_status()
         dump, saved, log = self.dump(), self.saved(), self.site.log.read_bytes()
-        done = run.once(self.config, self.now)
+        done = run.once(self.config, self.now, closing=closing)
         assert done.status == status, done.problems
         if report is not None and not self.broken:  # it starts no makemap
             assert (report.status, report.actions) == (status, done.actions)
@@ -364,30 +413,26 @@ class Host(RuleBasedStateMachine):
         return report
 
     def running_again_changes_nothing(self) -> None:
+        """Unless what is read again, in doubt, may mean something else by now."""
+        event(f"known: {'for certain' if self.model.is_certain() else 'within bounds'}")
         before = snapshot(self.site.folder)
         done = run.once(self.config, self.now)
         assert done.status == self.expected_status(), done.problems
-        assert [verb for verb, _ in done.actions] == ["read"]
-        assert snapshot(self.site.folder) == before
+        if self.model.is_certain():
+            assert [verb for verb, _ in done.actions] == ["read"]
+            assert snapshot(self.site.folder) == before
 
     def map_and_list_are_right(self) -> None:
-        surely, possibly = (
-            self.model.open(claims) for claims in (self.model.surely, self.model.possibly)
-        )
-        event(f"open: {'certain' if surely == possibly else 'within bounds'}")
+        must, may = self.model.must_be_open(self.now), self.model.may_be_open(self.now)
         grants, stuck = run.grants(self.config, self.now)
         assert stuck is None
         listed = {grant.address: grant for grant in grants}
         assert self.dump() == self.model.entries(listed)
-        assert surely.keys() <= listed.keys() <= possibly.keys()
+        assert must.keys() <= listed.keys() <= may.keys()
         for address, grant in listed.items():
-            must, may = surely.get(address, {}), possibly[address]
-            assert must.keys() <= set(grant.accounts) <= may.keys()
-            least, most = (
-                self.model.rules.until(address, max(times.values(), default=0))
-                for times in (must, may)
-            )
-            assert least <= grant.until <= most
+            least, most = must.get(address, {}), may[address]
+            assert least.keys() <= set(grant.accounts) <= most.keys()
+            assert max(least.values(), default=0) <= grant.until <= max(most.values())
 
     def log_lacks_only_what_was_to_be_cut(self, before: bytes) -> None:
         after = self.site.log.read_bytes()
@@ -407,9 +452,9 @@ class Host(RuleBasedStateMachine):
         assert kept.count(b"\n") == self.keeps[0]
         assert before.endswith(b"\n" + kept)
 
-    @rule(step=STEPS)
-    def sapd_is_killed(self, step: int) -> None:
-        self.disturbed(lambda work: killed(step, work))
+    @rule(step=STEPS, closing=st.none() | CLOSING)
+    def sapd_is_killed(self, step: int, closing: list[str] | None) -> None:
+        self.disturbed(lambda work: killed(step, work), closing=closing)
 
     @precondition(lambda self: self.half is None)
     @rule(step=STEPS, lines=PROMPT)
@@ -447,33 +492,35 @@ class Host(RuleBasedStateMachine):
         self.note_what_was_written_meanwhile(late)
         self.sapd_runs(foreseen=False)
 
-    def note_what_was_written_meanwhile(self, logins: Collection[Login]) -> None:
+    def note_what_was_written_meanwhile(self, events: Collection[Event]) -> None:
         """What does not stand any more was cut; it must have been read before."""
         standing = self.standing()[1]
-        for found in logins:
-            if found.number in standing:
-                self.model.unread.append(found)
-                continue
-            self.model.read.append(found)
-            self.model.possibly.read(found, self.model.rules, self.now)
-            if self.collapses:
-                self.model.surely.read(found, self.model.rules, self.now)
+        self.model.unread += [found for found in events if found.number in standing]
+        gone = [found for found in events if found.number not in standing]
+        self.model.read += gone
+        self.model.possibly.read(gone, self.model.rules, self.now)
+        if self.collapses:
+            self.model.surely.read(gone, self.model.rules, self.now)
 
-    def disturbed(self, how: Callable[[Work], object], late: Collection[Login] = ()) -> None:
+    def disturbed(
+        self,
+        how: Callable[[Work], object],
+        late: Collection[Event] = (),
+        closing: list[str] | None = None,
+    ) -> None:
         """Have a run that may not come to its end: it counts if it saved the state.
 
         The map is that of before, or what it is to be, and never anything else.
         """
-        expected = self.model_after_a_run()
+        expected = self.model_after_a_run(closing)
         dump, saved = self.dump(), self.saved()
-        how(lambda: run.once(self.config, self.now))
+        how(lambda: run.once(self.config, self.now, closing=closing))
         found = self.dump()
         if found != dump:
             assert found is not None
             assert not self.broken
             possibly = copy.deepcopy(expected)
-            for each in late:
-                possibly.possibly.read(each, possibly.rules, self.now)
+            possibly.possibly.read(late, possibly.rules, self.now)
             possibly.possibly.forget(possibly.rules, self.now)
             opened = [
                 address
@@ -482,8 +529,8 @@ class Host(RuleBasedStateMachine):
                 and possibly.entries([address]).items() <= found.items()
             ]
             assert found == possibly.entries(opened)
-            assert possibly.open(possibly.surely).keys() <= set(opened)
-            assert possibly.open(possibly.possibly).keys() >= set(opened)
+            assert possibly.must_be_open(self.now).keys() <= set(opened)
+            assert possibly.may_be_open(self.now).keys() >= set(opened)
         if not self.site.state.exists():
             self.damage = None
         elif self.saved() != saved:
@@ -492,9 +539,9 @@ class Host(RuleBasedStateMachine):
 
     # What is there.
 
-    def model_after_a_run(self) -> Model:
+    def model_after_a_run(self, closing: list[str] | None = None) -> Model:
         model = copy.deepcopy(self.model)
-        model.run(self.now, *self.standing())
+        model.run(self.now, *self.standing(), closing)
         return model
 
     def note_that_it_was_saved(self) -> None:
@@ -519,7 +566,7 @@ class Host(RuleBasedStateMachine):
         return self.dumps[database]
 
     def standing(self) -> tuple[set[int], set[int]]:
-        """The numbers of the logins whose lines are read, and of those that perhaps are.
+        """The numbers of the events whose lines are read, and of those that perhaps are.
 
         Where the log is read from the window's edge on, rotated files are only looked into if the
         log begins inside the window; once the clock was set back, its stamps don't tell.

@@ -132,12 +132,18 @@ def test_who_does_what_is_written_needs_no_root(newcomer: Newcomer) -> None:
     assert (late.stdout, late.stderr) == ("", "")
     assert [newcomer.code(CLIENT), newcomer.code(STRANGER)] == [550, 550]
     assert newcomer.about("/var/log/qpopper") == "640 root adm"
-    for name, mode in (("", 755), ("state.json", 600), ("lock", 600), ("relay.db", 644)):
+    for name, mode in (
+        ("", 755),
+        ("state.json", 600),
+        ("lock", 600),
+        ("audit.jsonl", 600),
+        ("relay.db", 644),
+    ):
         assert newcomer.about(f"/var/lib/sapd/{name}") == f"{mode} sapd sapd"
 
 
 def test_cutting_needs_the_mode_that_is_written(newcomer: Newcomer) -> None:
-    newcomer.sh("sed -i 's/^#keep_lines.*/keep_lines = 1/' /etc/sapd/sapd.toml")
+    newcomer.sh("sed -i '0,/^#keep_lines.*/s//keep_lines = 1/' /etc/sapd/sapd.toml")
     for number in range(1, 8):
         newcomer.log_in(f"192.0.2.{number}")
     newcomer.log_in(CLIENT)
@@ -236,7 +242,9 @@ def test_a_right_that_is_lacking_is_said_in_one_line_and_opens_nothing(
 # Modes.
 
 
-FINAL_MODES = {"state": 0o755, "lock": 0o600, "state.json": 0o600, "state.json.new": 0o600}
+FINAL_MODES = {"state": 0o755} | dict.fromkeys(
+    ("lock", "state.json", "state.json.new", "audit.jsonl"), 0o600
+)
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o077, 0o777], ids=oct)
@@ -277,7 +285,7 @@ def test_no_file_is_ever_more_open_than_in_the_end(
                 given.add(name)
         site.state.write_text("damaged")
     site.state.unlink()
-    assert given >= {"state", "lock", "state.json.new", "access.sapd-new.db"}
+    assert given >= {"state", "lock", "state.json.new", "audit.jsonl", "access.sapd-new.db"}
     for file in site.folder.rglob("*"):
         wanted = modes.get(file.name, 0o600 if "damaged" in file.name else None)
         if wanted is not None:

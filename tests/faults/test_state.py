@@ -12,7 +12,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from tests.servers.unprivileged import (
     installed_for_everybody,
     let_everybody_in,
 )
-from tests.site import Site, login, noise
+from tests.site import Site, login, logout, noise
 
 pytestmark = pytest.mark.servers
 
@@ -35,7 +35,12 @@ NOW = time.time()
 IN_STATE = "192.0.2.4"  # logged in by a line that the log holds no more
 IN_LOG = {"192.0.2.1", "192.0.2.2", "192.0.2.3"}  # the last by a line that was not read yet
 ALL = {*IN_LOG, IN_STATE}
-REFUSED = "192.0.2.5"
+REFUSED, DENIED, CLOSED = "192.0.2.5", "192.0.2.6", "192.0.2.7"
+POLICY = """[policy]
+after_logout = "8h"
+one_address_per_account = true
+deny_accounts = ["mallory"]
+"""
 Json = dict[str, Any]
 
 
@@ -44,7 +49,7 @@ class Ruin:
 
     def __init__(self, site: Site) -> None:
         self.site = site
-        site.configure("8h", 'formats = ["qpopper", "popa3d", "courier"]')
+        site.configure("8h", 'formats = ["qpopper", "popa3d", "courier"]', top=POLICY)
         site.source.write_text(f"Connect:{OWN} RELAY\nConnect:{REFUSED} REJECT\n")
         self.passes = Passes(site)
         site.write(login(IN_STATE, at=NOW))
@@ -57,8 +62,11 @@ class Ruin:
             f"{stamp} mx1 popa3d[7]: Session from 192.0.2.77\n",
             f"{stamp} mx1 pop3d: LOGIN FAILED, user={'A' * 486}\n",
             login("192.0.2.66", at=NOW + 7 * 86400),
+            login(DENIED, "mallory", at=NOW),
+            logout("192.0.2.1", at=NOW),
         )
         self.passes.at()
+        run.once(self.passes.config, closing=[CLOSED])
         Path(f"{site.log}.1").unlink()
         self.good: Json = json.loads(site.state.read_text())
         self.position: Json = self.good["logs"][str(site.log)]
@@ -152,7 +160,7 @@ def test_anything_else_at_any_place_is_refused_or_valid(ruin: Ruin, by: str) -> 
             continue
         claims = json.loads(text)["claims"]
         fresh = {who for who, accounts in claims.items() if any(at > 2 for at in accounts.values())}
-        ruin.expect(0, (fresh | {"192.0.2.3"}) - {REFUSED})
+        ruin.expect(0, (fresh | {"192.0.2.3"}) - {REFUSED, DENIED})
     assert refused > 20
 
 
@@ -166,8 +174,12 @@ def test_a_state_cut_short_at_any_length_is_refused(ruin: Ruin) -> None:
             ruin.expect(errors.BAD_STATE, IN_LOG)
 
 
-def version_1(good: Json) -> Json:
-    return {key: of for key, of in good.items() if key != "contexts"} | {"version": 1}
+def of_version(good: Json, version: int, lacking: Collection[str]) -> str:
+    kept = {key: of for key, of in good.items() if key not in lacking}
+    return json.dumps({**kept, "version": version})
+
+
+SINCE_4 = {"logouts", "homes", "shut", "closed"}
 
 
 WRITTEN: dict[str, tuple[Callable[[Json], str | bytes], bool]] = {
@@ -182,10 +194,15 @@ WRITTEN: dict[str, tuple[Callable[[Json], str | bytes], bool]] = {
     "twice": (lambda good: json.dumps(good) * 2, False),
     "with a comma behind": (lambda good: json.dumps(good)[:-1] + ",}", False),
     "with a bit turned": (lambda good: json.dumps(good).encode()[:-1] + b"\xfd", False),
-    "of version 1": (lambda good: json.dumps(version_1(good)), True),
+    "of version 3": (lambda good: of_version(good, 3, SINCE_4), True),
+    "of version 3, with claims alone": (
+        lambda good: of_version(good, 3, SINCE_4 | {"contexts"}), False
+    ),
+    "of version 4, with what version 3 had": (lambda good: of_version(good, 4, SINCE_4), False),
+    "of version 1": (lambda good: of_version(good, 1, SINCE_4 | {"contexts"}), True),
     "of version 1, by name": (lambda good: json.dumps({**good, "version": "1"}), False),
     "of version 0": (lambda good: json.dumps({**good, "version": 0}), False),
-    "of version 4": (lambda good: json.dumps({**good, "version": 4}), False),
+    "of version 5": (lambda good: json.dumps({**good, "version": 5}), False),
     "of version 2.0": (lambda good: replaced(good, ("version",), "2.0"), False),
     "of a very long version": (lambda good: json.dumps({**good, "version": "9" * 10**6}), False),
     "with a second version": (lambda good: json.dumps(good)[:-1] + ', "version": 2}', False),
@@ -222,12 +239,19 @@ def test_a_state_written_otherwise_is_used_whole_or_not_at_all(ruin: Ruin, how: 
     ],
     ids=ascii,
 )  # fmt: skip
-@pytest.mark.parametrize("place", ["claims", "refused", "open", "connects"])
+@pytest.mark.parametrize(
+    "place",
+    ["claims", "logouts", "homes", "shut", "refused", "closed", "open", "connects"],
+)
 def test_what_is_no_address_as_sapd_writes_it_is_refused(ruin: Ruin, place: str, key: str) -> None:
     good, (log,) = ruin.good, ruin.good["logs"]
     spoilt: dict[str, Json] = {
         "claims": {"claims": {**good["claims"], key: {"eve": NOW}}},
+        "logouts": {"logouts": {**good["logouts"], key: {"eve": NOW}}},
+        "homes": {"homes": {**good["homes"], "eve": [key, NOW]}},
+        "shut": {"shut": {**good["shut"], key: [NOW, NOW]}},
         "refused": {"refused": {**good["refused"], key: "x"}},
+        "closed": {"closed": {**good["closed"], key: {"eve": "x"}}},
         "open": {"stuck": {"since": NOW, "open": {key: ["eve"]}}},
         "connects": {"contexts": {log: {"connects": {"mx1 popa3d[8]": [key, NOW]}, "cut": {}}}},
     }
@@ -247,7 +271,7 @@ def test_account_names_are_never_more_than_names(ruin: Ruin) -> None:
     claims = ruin.good["claims"] | {"2001:db8::7": dict.fromkeys(hostile, NOW)}
     ruin.put(json.dumps({**ruin.good, "claims": claims}))
     said = ruin.site.sapd("list").stdout
-    assert len(said.splitlines()) == 1 + len(claims) - 1  # a head, and none for who is refused
+    assert len(said.splitlines()) == 1 + len(claims.keys() - {REFUSED, DENIED})  # with a head
     assert said.replace("\n", "").isprintable()
     ruin.expect(0, {*ALL, "ipv6:2001:db8::7", "ipv6:2001:db8:0:0:0:0:0:7"})
 
@@ -297,6 +321,13 @@ LIES: dict[str, Callable[[Ruin], Json]] = {
     },
     "refused": lambda ruin: {"refused": {"192.0.2.1": "x", REFUSED: ""}},
     "nobody refused": lambda ruin: {"refused": {}},
+    "closed": lambda ruin: {"closed": {"192.0.2.1": {"bob": "x"}, "192.0.2.99": {"bob": "x"}}},
+    "nobody closed": lambda ruin: {"closed": {}},
+    "a logout to come": lambda ruin: {"logouts": {"192.0.2.1": {"bob": NOW + 10**9}}},
+    "a logout of nobody": lambda ruin: {"logouts": {"192.0.2.99": {"bob": NOW}}},
+    "closed by hand in a time to come": lambda ruin: {
+        "shut": {"192.0.2.1": [NOW + 10**9, NOW]}
+    },
     "ahead": lambda ruin: {"ahead": ["/nowhere"]},
     "not stuck": lambda ruin: {"stuck": None},
     "stuck since a time to come": lambda ruin: {"stuck": {"since": NOW + 10**9, "open": {}}},
