@@ -132,14 +132,26 @@ class Source:
         if not self._words:
             return None
         bits, number = relay.as_number(address)
-        for length in self._lengths:
-            words = self._words.get(_Prefix(bits, length, number >> max(bits - length, 0)), ())
+        for length, words in self._about(bits, number):
             for word in words:
                 if not (word.relays if length == bits else word.permits):
                     return self._quote(word)
             if any(word.counts for word in words):
                 return "" if length == bits else None
         return None
+
+    def permits(self, address: str) -> bool:
+        """Whether the address relays by an entry for its network, if `says` is silent."""
+        bits, number = relay.as_number(address)
+        counting = ([w for w in words if w.counts] for _, words in self._about(bits, number))
+        return any(word.relays for word in next(filter(None, counting), []))
+
+    def _about(self, bits: int, number: int) -> Iterator[tuple[int, list[_Word]]]:
+        """The entries that mean an address, the longest prefix first."""
+        for length in self._lengths:
+            words = self._words.get(_Prefix(bits, length, number >> max(bits - length, 0)))
+            if words:
+                yield length, words
 
     def entries(self, addresses: Iterable[str], limits: Sequence[tuple[str, int]] = ()) -> bytes:
         """The map's lines that let `addresses` relay, and those of each one's `limits`.

@@ -4,19 +4,20 @@ A JSON object a line: `time` (when sapd acted), `event` (open, renew, close, ref
 `account`, `login` (the log line's time), `reason`; times as RFC 3339 in UTC. A renewal is told once
 an hour. The oldest lines go as a log's do (`cut`), so that one line may be the cut's marker.
 
-A run that is killed before it saves its state tells the same again in the next pass: better twice
-than never.
+A run that is killed before it saves its state tells the same again in the next pass. What can't be
+written, because of the disk, is not told later.
 """
 
 import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from datetime import datetime
 from typing import NamedTuple
 
 from sapd import cut, files
 from sapd.maillog import ANCHOR, Cursor, Position
-from sapd.timestamps import moment, rfc3339
+from sapd.timestamps import rfc3339
 
 NAME = "audit.jsonl"
 HOUR = 3600
@@ -48,6 +49,7 @@ def append(directory: str, entries: Sequence[Entry], keep_lines: int) -> None:
         torn = end > 0 and os.pread(fd, 1, end - 1) != b"\n"  # the disk was full
         text = b"\n" * torn + b"".join(_line(entry) for entry in entries)
         files.write_all(fd, text, end)
+        os.fsync(fd)
         end += len(text)
         anchor = os.pread(fd, ANCHOR, max(end - ANCHOR, 0))
         position = cut.counted(fd, Position(Cursor(end, anchor), lines=None))
@@ -82,7 +84,8 @@ def read(directory: str) -> Iterator[Entry]:
     Raises OSError.
     """
     path = os.path.join(directory, NAME)
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with open(os.open(path, flags), "rb") as file:
         for line in file:
             try:
                 yield _entry(json.loads(line))
@@ -93,10 +96,14 @@ def read(directory: str) -> Iterator[Entry]:
 def _entry(read: dict[str, str | None]) -> Entry:
     login = read["login"]
     return Entry(
-        time=moment(str(read["time"]), None),
+        time=_epoch(str(read["time"])),
         event=str(read["event"]),
         address=str(read["address"]),
         account=str(read["account"]),
-        login=None if login is None else moment(login, None),
+        login=None if login is None else _epoch(login),
         reason=str(read["reason"]),
     )
+
+
+def _epoch(stamp: str) -> float:
+    return datetime.fromisoformat(stamp).timestamp()

@@ -213,18 +213,21 @@ def close_command(
 ) -> int:
     """Close addresses now: no login until now counts for them any more.
 
-    A new login opens them again, unless policy.never names them.
+    A new login opens them again, unless policy.never names them. Prints what holds then.
     """
     if every_one == bool(addresses):
         raise click.UsageError("Name the addresses, or give --all.")
     wanted = {_address(address) for address in addresses}
     settings = config.load(config_path)
+    from sapd import who
+
     report = _close(settings, wanted)
+    status = messages.tell(report)
     closed = {text.partition(" ")[0] for verb, text in report.actions if verb == "close"}
-    for address in sorted(closed if every_one else wanted):
-        said = "closed" if address in closed else "was not open"
-        _say(f"{address}: {said}; a new login opens it, unless policy.never has it")
-    return messages.tell(report)
+    for address in sorted(closed | wanted):
+        if every_one or address in wanted:
+            _say(next(who.tell(settings, address, time.time(), None)))
+    return status
 
 
 def _address(text: str) -> str:

@@ -151,10 +151,10 @@ def _refuse_a_logout_that_is_never_logged(
         return
     for log in logs:
         for format in formats.chosen(log.formats, directory):
-            if any(line.event == "logout" for line in format.lines):
+            if format.logs_out:
                 return
     names = ", ".join(dict.fromkeys(name for log in logs for name in log.formats))
-    why = f"needs logouts, and of log.formats none logs them: {names}; remove one of them"
+    why = f"needs logouts with their address, and log.formats has none: {names}; remove one of them"
     policy.refuse("after_logout", why)
 
 

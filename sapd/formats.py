@@ -12,6 +12,8 @@ the setting `formats_directory` names adds one, or replaces the one of the same 
 `cut_at`, `cut_behind`    bytes; where the server's logger cuts long messages, and a stranger can
                           choose where: one of that length is no evidence, nor are the next so many
                           bytes of the program's messages
+`strangers_log_out`       true where logouts are also written for sessions that never logged in:
+                          then they end nothing
 `inherit`                 a format of sapd's own, for every key that is left out
 
 and for each kind of line a table `[[line]]`:
@@ -79,12 +81,20 @@ class Format(NamedTuple):
     own_file: tuple[re.Pattern[bytes], ...]
     cut_at: int | None
     cut_behind: int
+    strangers_log_out: bool
     lines: tuple[Line, ...]
 
     @property
     def joins(self) -> bool:
         """Whether logins may take their address from an earlier line of the process."""
         return any(line.event == "connect" for line in self.lines)
+
+    @property
+    def logs_out(self) -> bool:
+        """Whether its logouts say, and prove, from which address somebody logged out."""
+        return not self.strangers_log_out and any(
+            line.event == "logout" and "address" in line.pattern.groupindex for line in self.lines
+        )
 
 
 def names(directory: str | None = None) -> list[str]:
@@ -166,7 +176,10 @@ class _Reader:
                 self._refuse("inherit", f'is "{read["inherit"]}", which is no format of sapd\'s')
             read = {**self._toml(base), **read}
         known = ("description", "source", "programs", "pid", "own_file", "inherit", "line")
-        self._only("", read, (*known, "cut_at", "cut_behind"))
+        self._only("", read, (*known, "cut_at", "cut_behind", "strangers_log_out"))
+        strangers = read.get("strangers_log_out", False)
+        if not isinstance(strangers, bool):
+            self._refuse("strangers_log_out", "must be true or false")
         self._text(read, "", "description")  # for people, but they need it
         programs = self._texts(read, "", "programs")
         for program in programs:
@@ -191,6 +204,7 @@ class _Reader:
             own_file=tuple(self._head(head) for head in heads),
             cut_at=cut_at,
             cut_behind=cut_behind or 0,
+            strangers_log_out=strangers,
             lines=tuple(self._line(f"[[line]] {n}", line) for n, line in zip(count(1), lines)),
         )
 

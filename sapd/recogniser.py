@@ -193,7 +193,8 @@ class Recogniser:
         for needle, places in self._by_needle.items():
             kinds = [self._kinds[place] for place in places]
             if any(kind.event in self._wanted or kind.event in _CONTEXT for _, kind in kinds):
-                found[needle] = any(of.joins or kind.event == "cut" for of, kind in kinds)
+                each = {"cut"} | ({"logout"} if "logout" in self._wanted else set())
+                found[needle] = any(of.joins or kind.event in each for of, kind in kinds)
         return {
             needle: any(found[longer] for longer in found if needle in longer)
             for needle in found

@@ -6,8 +6,10 @@ ends it early is remembered for as long as the login would have lasted, so that 
 lines twice changes nothing: that is why reading a log again is always safe.
 """
 
+import re
 from collections.abc import Collection, Container, Mapping
-from fnmatch import fnmatchcase
+from fnmatch import translate
+from functools import cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 from math import inf
 from typing import NamedTuple
@@ -72,17 +74,26 @@ class Rules(NamedTuple):
     def denies(self, account: str) -> str | None:
         """The name or pattern in `denied` that fits an account, in any case of letters."""
         folded = account.casefold()
-        return next((name for name in self.denied if fnmatchcase(folded, name.casefold())), None)
+        if not self.denied or _any_of(self.denied).fullmatch(folded) is None:
+            return None
+        return next(name for name in self.denied if _any_of((name,)).fullmatch(folded))
 
     def crowd(self, accounts: Collection[str]) -> str | None:
         """What is to be said of an address where these are too many accounts."""
-        if self.most_accounts is None or len(accounts) <= self.most_accounts:
+        people = {account.casefold() for account in accounts}
+        if self.most_accounts is None or len(people) <= self.most_accounts:
             return None
-        return f"{len(accounts)} accounts, policy.max_accounts_per_address is {self.most_accounts}"
+        return f"{len(people)} accounts, policy.max_accounts_per_address is {self.most_accounts}"
 
     def until(self, address: str, login: float) -> float:
         """When a login at `login` from `address` ends, if nothing comes between."""
         return login + self.window_of(address)
+
+
+@cache
+def _any_of(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    """What fits one of these shell patterns, in small letters."""
+    return re.compile("|".join(translate(pattern.casefold()) for pattern in patterns))
 
 
 def network(text: str, *, strict: bool = True) -> Network:
@@ -134,9 +145,10 @@ class Grant(NamedTuple):
 class Ledger:
     """The claims, and what ends them early.
 
-    `logouts` has the latest logout of an account from an address. `homes` says where an account
-    logged in last, and when. `shut` says of an address, or of `EVERY` one, when somebody closed it,
-    and up to when logins do not count; the latter is earlier once the clock was set back.
+    `logouts` has the first logout since an account's login from an address. `homes` says where an
+    account, in small letters, logged in last, and when. `shut` says of an address, or of `EVERY`
+    one, when somebody closed it, and up to when logins do not count; the latter is earlier once the
+    clock was set back.
     """
 
     def __init__(self) -> None:
@@ -162,8 +174,9 @@ class Ledger:
         login = min(login, now)
         if rules.forbids(address) or login + rules.longest <= now:
             return False
-        if rules.one_address and self.homes.get(account, ("", -inf))[1] < login:
-            self.homes[account] = (address, login)
+        person = account.casefold()
+        if rules.one_address and self.homes.get(person, ("", -inf))[1] < login:
+            self.homes[person] = (address, login)
         if rules.until(address, login) + rules.longer <= now:
             return False
         if login <= self.shut_until(address, now):
@@ -175,15 +188,16 @@ class Ledger:
         return rules.until(address, login) > now
 
     def logout(self, rules: Rules, address: str, account: str, logout: float, now: float) -> None:
-        """Merge one logout, behind all logins that are known; it counts if one is of before.
+        """Merge one logout, behind all logins that are known: the first since the login counts.
 
-        Behind the window's end it opens nothing again.
+        So nobody's later logout opens again, or prolongs, nor does one behind the window's end.
         """
         logout = min(logout, now)
         login = self.claims.get(address, {}).get(account, inf)
         if login <= logout < rules.until(address, login):
             known = self.logouts.setdefault(address, {})
-            known[account] = max(logout, known.get(account, -inf))
+            before = known.get(account, -inf)
+            known[account] = min(logout, before) if before >= login else logout
 
     def close(self, addresses: Collection[str], now: float) -> None:
         """Have no login until now count for these addresses, or for all if none is named."""
@@ -207,7 +221,7 @@ class Ledger:
 
     def moved(self, rules: Rules, address: str, account: str) -> str | None:
         """The address from which an account logged in since, if that ends its claim here."""
-        home, since = self.homes.get(account, (address, -inf))
+        home, since = self.homes.get(account.casefold(), (address, -inf))
         moved = rules.one_address and home != address and since > self.claims[address][account]
         return home if moved else None
 

@@ -72,6 +72,7 @@ class _Passes:
             return True
         except errors.SapdError as problem:
             report.problems.append(problem)
+            useful = os.geteuid() == self._user
         self._locked_out = False
         self.status = report.status
         self._told = messages.tell_what_is_new(report, self._told, verbose=self._verbose)

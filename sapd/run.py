@@ -1,8 +1,8 @@
 """The order of one pass; the only orchestrator.
 
-Read, merge, expire, publish, save the state, cut, save the state. A crash between any two steps is
-repaired by the next pass. What can't be done is noted, and everything that is safe is done all the
-same: an unreadable log never keeps a stale address open.
+Read, merge, expire, publish, keep the trail, save the state, cut, save the state. A crash between
+any two steps is repaired by the next pass. What can't be done is noted, and everything that is safe
+is done all the same: an unreadable log never keeps a stale address open.
 
 A dry run takes the same way, and leaves out what writes.
 """
@@ -133,9 +133,10 @@ class _Pass:
         self.may_save = True
         # (address, account): whom the map lets in by the last pass's doing, and who logged in.
         self.before: set[tuple[str, str]] = set()
-        # The same, with the login before, if any; and who logged out, when.
+        # The same, with the login before, if any.
         self.renewed: dict[tuple[str, str], float] = {}
-        self.logouts: dict[tuple[str, str], float] = {}
+        self.logouts: list[Event] = []
+        self.ending: set[str] = set()  # formats whose logouts count
         self.wanted = ["login"] if config.rules.after_logout is None else ["login", "logout"]
         self.closing = closing
         self.trail: list[audit.Entry] = []
@@ -145,11 +146,13 @@ class _Pass:
         whole = [log for log in self.config.logs if self._finish_cut(log)]
         self._doubt(whole)
         read = [log for log in whole if self._read(log)]
-        for (address, account), logout in self.logouts.items():
-            self.state.ledger.logout(self.config.rules, address, account, logout, self.now)
+        rules, ledger = self.config.rules, self.state.ledger
+        for event in self.logouts:
+            ledger.logout(rules, event.address or "", event.account, event.time, self.now)
         if self.closing is not None:
-            self.state.ledger.close(self.closing, self.now)
-        self.state.ledger.expire(self.config.rules, self.now)
+            ledger.close(self.closing, self.now)
+            self._save()  # first of all: what is not remembered is opened again by the next run
+        ledger.expire(rules, self.now)
         self._publish()
         trouble = self._keep_trail()
         if self._save():
@@ -262,6 +265,8 @@ class _Pass:
         )
         logins = ahead = 0
         try:
+            if "logout" in self.wanted:
+                self.ending |= {format.name for format in recogniser.formats if format.logs_out}
             for number, block in enumerate(reading.blocks()):
                 if number == 0 and reading.anew:
                     context.connects.clear()  # of whose process other lines may be missing
@@ -315,10 +320,10 @@ class _Pass:
         return logins, ahead
 
     def _log_out(self, event: Event) -> None:
-        """Keep the latest logout, which counts behind all logins: a scan gives them as it likes."""
-        if event.address is not None and event.time <= self.now + AHEAD:
-            who = event.address, event.account
-            self.logouts[who] = max(event.time, self.logouts.get(who, 0))
+        """Keep a logout for later: it counts behind all logins, which a scan may put off."""
+        known = event.address is not None and event.format in self.ending
+        if known and event.time <= self.now + AHEAD:
+            self.logouts.append(event)
 
     def _claim(self, address: str, account: str, login: float) -> None:
         ledger = self.state.ledger
@@ -405,9 +410,10 @@ class _Pass:
             return why
         if address in refused:
             return refused[address] or "it relays by an entry of its own"
-        if self.state.ledger.shut_until(address, self.now) == self.now:
+        rules, shut = self.config.rules, self.state.ledger.shut_until(address, self.now)
+        if shut > self.now - rules.window_of(address):
             return "closed by sapd close"
-        if self.config.rules.forbids(address):
+        if rules.forbids(address):
             return "policy.never has it"
         return "its window is over"
 
@@ -421,10 +427,10 @@ class _Pass:
         if self.dry or not self.trail:
             return None
         try:
-            if settings.keep_lines:
-                audit.append(directory, self.trail, settings.keep_lines)
             if settings.syslog:
                 audit.to_syslog(self.trail)
+            if settings.keep_lines:
+                audit.append(directory, self.trail, settings.keep_lines)
         except errors.SapdError as problem:
             return problem
         except OSError as error:
@@ -433,8 +439,9 @@ class _Pass:
 
     def _warn_of_refused(self, refused: dict[str, str], source: access.Source) -> None:
         """Say of an address, when it is new, that the administrator's entries hold it shut."""
-        for address in refused.keys() - self.state.refused.keys():
-            if word := source.says(address):
+        for address in sorted(refused):
+            word = source.says(address)
+            if word and word != self.state.refused.get(address):
                 accounts = ", ".join(self.state.ledger.claims[address])
                 reason = f"logged in as {accounts}, but {word}"
                 self.report.warnings.append((address, f"not opened: {reason}"))

@@ -24,7 +24,7 @@ def tell(config: Config, address: str, now: float, at: float | None) -> Iterator
     if at is None:
         yield f"{address} {_at_present(config, address, now)}"
     else:
-        yield f"{address} {_at(trail, address, at)}"
+        yield f"{address} {_at(trail, address, at, config.rules.longest)}"
     moment = now if at is None else at
     for entry in [one for one in trail if one.address == address and one.time <= moment][-_LATEST:]:
         login = "" if entry.login is None else f", login of {rfc3339(entry.login)}"
@@ -34,6 +34,15 @@ def tell(config: Config, address: str, now: float, at: float | None) -> Iterator
 
 def _at_present(config: Config, address: str, now: float) -> str:
     saved = state.load(config.state_directory)
+    if saved.stuck is not None:
+        is_so = "open" if address in saved.stuck.open else "closed"
+        since = f"since {rfc3339(saved.stuck.since)} sapd could not rebuild it, see sapd run"
+        wanted = _in_the_state(config, saved, address, now)
+        return f"is {is_so} in the map as it stands; {since}; else it {wanted}"
+    return _in_the_state(config, saved, address, now)
+
+
+def _in_the_state(config: Config, saved: State, address: str, now: float) -> str:
     for grant in saved.ledger.grants(config.rules, saved.refused, now):
         if grant.address == address:
             logins = saved.ledger.claims[address]
@@ -47,11 +56,15 @@ def _why_closed(config: Config, saved: State, address: str, now: float) -> str:
     word = source.says(address)
     if word == "":
         return "is not opened by sapd: it relays by an entry of its own in access.source"
+    if word:
+        return f"is closed: {word}"
+    if source.permits(address):
+        return "is not opened by sapd: it relays by its network's entry in access.source"
     if config.rules.forbids(address):
         return "is closed: policy.never has it, or it can be no client's"
     if address in ledger.claims:
         closed = ledger.closed(config.rules, now).get(address, {})
-        held = word or saved.refused.get(address) or "no run has opened it yet"
+        held = saved.refused.get(address) or "no run has opened it yet"
         found = [
             f"{account} logged in at {rfc3339(login)}, but {closed.get(account, held)}"
             for account, login in ledger.claims[address].items()
@@ -63,15 +76,22 @@ def _why_closed(config: Config, saved: State, address: str, now: float) -> str:
     return "is closed: nobody has logged in from it within the window; fetch mail first"
 
 
-def _at(trail: list[audit.Entry], address: str, at: float) -> str:
-    if not trail or trail[0].time > at:
-        begins = f"begins at {rfc3339(trail[0].time)}" if trail else "is empty"
-        return f"at {rfc3339(at)}: not known, the trail {begins}"
+def _at(trail: list[audit.Entry], address: str, at: float, longest: float) -> str:
+    begins = trail[0].time if trail else at + 1
+    if begins > at:
+        since = f"begins at {rfc3339(begins)}" if trail else "is empty"
+        return f"at {rfc3339(at)}: not known, the trail {since}"
     last: dict[str, audit.Entry] = {}
     for entry in trail:
-        if entry.address == address and entry.time <= at:
+        if entry.address == address and (entry.time <= at or entry.account not in last):
             last[entry.account] = entry
-    by = [entry.account for entry in last.values() if entry.event in ("open", "renew")]
+    # Of whom nothing earlier is told, the next tells: who was closed or renewed had been open.
+    was_open = {True: ("open", "renew"), False: ("renew", "close")}
+    by = [who for who, entry in last.items() if entry.event in was_open[entry.time <= at]]
     if by:
         return f"was open at {rfc3339(at)}, by the login of {', '.join(by)}"
+    if not last and at < begins + longest:
+        return (
+            f"at {rfc3339(at)}: not known, the trail begins at {rfc3339(begins)}, too late for it"
+        )
     return f"was closed at {rfc3339(at)}"

@@ -203,10 +203,9 @@ def test_close(site: Site) -> None:
     done = site.sapd("close", "192.0.2.10", "::ffff:192.0.2.77")
     assert (done.returncode, done.stderr) == (0, "")
     said = done.stdout.splitlines()
-    assert [line.split(";")[0] for line in said] == [
-        "192.0.2.10: closed",
-        "192.0.2.77: was not open",
-    ]
+    assert said[0].startswith("192.0.2.10 is closed: by sapd close at ")
+    assert said[1].startswith("192.0.2.77 is closed: by sapd close at ")
+    assert len(said) == 2
     assert site.open_addresses() == {"192.0.2.11"} == site.relaying() - {"198.51.100.9"}
     site.write(*lines)
     site.state.write_text(site.state.read_text().replace('"anchor": "2', '"anchor": "3'))
@@ -223,8 +222,8 @@ def test_close_all(site: Site) -> None:
     site.run()
     done = site.sapd("close", "--all")
     assert [line.partition(": ")[0] for line in done.stdout.splitlines()] == [
-        "192.0.2.10",
-        "2001:db8::1",
+        "192.0.2.10 is closed",
+        "2001:db8::1 is closed",
     ]
     assert site.relaying() == {"198.51.100.9"}
     site.run()
@@ -244,3 +243,42 @@ def test_close_waits_for_a_run(site: Site) -> None:
         os.close(fd)
         assert process.wait(20) == 0
     assert site.open_addresses() == set()
+
+
+def test_what_could_not_be_closed_is_not_called_closed(site: Site) -> None:
+    site.source.write_text("Connect:198.51.100\tRELAY\nConnect:203.0.113\tREJECT\n")
+    site.write(login("192.0.2.10"))
+    site.run()
+    done = site.sapd("close", "198.51.100.1")
+    assert "is not opened by sapd: it relays by its network's entry" in done.stdout
+    assert 'says "Connect:203.0.113 REJECT"' in who(site, "203.0.113.1")[0]
+    site.configure(access_settings='makemap = "/nonexistent"')
+    done = site.sapd("close", "192.0.2.10")
+    assert done.returncode == errors.MAKEMAP_FAILED
+    assert done.stdout.startswith("192.0.2.10 is open in the map as it stands; since ")
+    assert "else it is closed: by sapd close at" in done.stdout
+    site.configure()
+    site.run()
+    assert told(site)[-1] == ("close", "192.0.2.10", "bob", "closed by sapd close")
+
+
+def test_what_the_trail_no_longer_tells(tmp_path: Path, site: Site) -> None:
+    site.run()
+    start = time.time() - 7200
+    entries = [
+        Entry(start, "open", "192.0.2.1", "ann", start, ""),
+        Entry(start + 600, "close", "192.0.2.10", "bob", None, "its window is over"),
+        Entry(start + 700, "renew", "192.0.2.11", "bob", start, ""),
+        Entry(start + 700, "open", "192.0.2.12", "bob", start, ""),
+    ]
+    audit.append(str(site.state.parent), entries, 100)
+
+    def at(address: str, seconds: float) -> str:
+        return who(site, address, "--at", when(start + seconds))[0]
+
+    assert "was open" in at("192.0.2.10", 300)
+    assert "was open" in at("192.0.2.11", 300)
+    assert "was closed" in at("192.0.2.12", 300)
+    assert "not known" in at("192.0.2.13", 300)
+    assert "was closed" in at("192.0.2.13", 1900)
+    assert "was closed" in at("192.0.2.10", 601)

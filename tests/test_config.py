@@ -145,7 +145,11 @@ def test_everything(tmp_path: Path) -> None:
         ),
         (
             GOOD + 'formats = ["qpopper-stats"]\n[policy]\nafter_logout = "2m"',
-            r"policy.after_logout needs logouts, and of log.formats none logs them: qpopper-stats",
+            "policy.after_logout needs logouts with their address, and log.formats has none: qpop",
+        ),
+        (
+            GOOD + 'formats = ["uw-imap", "gnu-mailutils"]\n[policy]\nafter_logout = "2m"',
+            "policy.after_logout needs .*: uw-imap, gnu-mailutils",
         ),
         *(
             (

@@ -231,3 +231,24 @@ def test_when_time_will_close_something() -> None:
     assert ledger.next_end(LOGOUT, NOW) == float("inf")
     ledger.login(LOGOUT, "192.0.2.2", "bob", NOW - 60, NOW)
     assert ledger.next_end(LOGOUT, NOW) == NOW + 1740
+
+
+def test_the_first_logout_since_the_login_counts_in_any_order() -> None:
+    outs = [("out", "192.0.2.1", "bob", ago) for ago in (500.0, 300.0, 10.0)]
+    for some in (outs, outs[::-1]):
+        ledger = Ledger()
+        ledger.login(LOGOUT, "192.0.2.1", "bob", NOW - 600, NOW)
+        for _, address, account, ago in some:
+            ledger.logout(LOGOUT, address, account, NOW - ago, NOW)
+        assert ledger.end(LOGOUT, "192.0.2.1", "bob") == NOW - 500 + 120
+    ledger.login(LOGOUT, "192.0.2.1", "bob", NOW - 400, NOW)
+    ledger.logout(LOGOUT, "192.0.2.1", "bob", NOW - 300, NOW)
+    assert ledger.end(LOGOUT, "192.0.2.1", "bob") == NOW - 300 + 120
+
+
+def test_one_account_in_two_spellings_is_one() -> None:
+    ledger = ledger_of(ONE, ("login", "192.0.2.1", "bob", 600), ("login", "192.0.2.2", "BOB", 60))
+    assert opened(ledger, ONE) == {"192.0.2.2"}
+    rules = Rules(1800, most_accounts=1)
+    both = [("login", "192.0.2.1", name, 60.0) for name in ("bob", "Bob")]
+    assert opened(ledger_of(rules, *both), rules) == {"192.0.2.1"}

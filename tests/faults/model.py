@@ -155,10 +155,11 @@ class Known:
             self.opened.note(who, time)
 
     def read_logout(self, who: Who, time: float, rules: Rules, _: float) -> None:
-        """It counts while its login lasts."""
+        """The first since the login counts, while that lasts."""
         login = self.opened.get(who)
         if login is not None and login <= time < rules.until(who[0], login):
-            self.logouts.note(who, time)
+            before = self.logouts.get(who, -1)
+            self.logouts[who] = min(time, before) if before >= login else time
 
     def close(self, addresses: Collection[str], now: float) -> None:
         """Close these addresses, or all if none is named."""
