@@ -5,7 +5,7 @@ A JSON object a line: `time` (when sapd acted), `event` (open, renew, close, ref
 an hour. The oldest lines go as a log's do (`cut`), so that one line may be the cut's marker.
 
 A run that is killed before it saves its state tells the same again in the next pass. What can't be
-written, because of the disk, is not told later.
+written, because of the disk, is not told later; a power cut may take the last lines.
 """
 
 import json
@@ -49,7 +49,6 @@ def append(directory: str, entries: Sequence[Entry], keep_lines: int) -> None:
         torn = end > 0 and os.pread(fd, 1, end - 1) != b"\n"  # the disk was full
         text = b"\n" * torn + b"".join(_line(entry) for entry in entries)
         files.write_all(fd, text, end)
-        os.fsync(fd)
         end += len(text)
         anchor = os.pread(fd, ANCHOR, max(end - ANCHOR, 0))
         position = cut.counted(fd, Position(Cursor(end, anchor), lines=None))
