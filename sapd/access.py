@@ -161,7 +161,9 @@ class Source:
         unless the administrator wrote one. Nor is a limit written where he limited a network.
         """
         tags = {self._tag.decode(): "RELAY"} | {f"{tag}:": str(limit) for tag, limit in limits}
-        taken = self._keys(tags)
+        taken = {word.key.lower().decode() for words in self._words.values() for word in words}
+        for tag, _ in limits:
+            taken |= self._keys(f"{tag}:")
         lines = []
         for address in sorted(addresses):
             keys = [address]
@@ -178,10 +180,9 @@ class Source:
             ]
         return "".join(lines).encode("ascii")
 
-    def _keys(self, tags: Iterable[str]) -> set[str]:
-        """The administrator's keys with one of these tags, in small letters."""
-        wanted = "|".join(re.escape(tag) for tag in tags).encode()
-        keys = re.findall(rb"^((?:%s)\S+)" % wanted, self.text, re.IGNORECASE | re.MULTILINE)
+    def _keys(self, tag: str) -> set[str]:
+        """The administrator's keys with this tag, in small letters."""
+        keys = re.findall(rb"^%s\S+" % tag.encode(), self.text, re.IGNORECASE | re.MULTILINE)
         return {key.lower().decode("latin-1") for key in keys}
 
     def _quote(self, word: _Word) -> str:

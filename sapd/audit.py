@@ -11,7 +11,6 @@ written, because of the disk, is not told later; a power cut may take the last l
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from datetime import datetime
 from typing import NamedTuple
 
@@ -40,10 +39,10 @@ def append(directory: str, entries: Sequence[Entry], keep_lines: int) -> None:
     Raises `SapdError`, or OSError.
     """
     path = os.path.join(directory, NAME)
-    flags = os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    with suppress(FileExistsError):
-        os.close(os.open(path, flags | os.O_EXCL, 0o600))
-    fd = files.open_in_place(path, writing=True)
+    try:
+        fd = files.open_in_place(path, writing=True)
+    except FileNotFoundError:
+        fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         end = os.fstat(fd).st_size
         torn = end > 0 and os.pread(fd, 1, end - 1) != b"\n"  # the disk was full

@@ -217,16 +217,15 @@ def close_command(
     """
     if every_one == bool(addresses):
         raise click.UsageError("Name the addresses, or give --all.")
-    wanted = {_address(address) for address in addresses}
-    settings = config.load(config_path)
     from sapd import who
 
+    wanted = {_address(address) for address in addresses}
+    settings = config.load(config_path)
     report = _close(settings, wanted)
     status = messages.tell(report)
     closed = {text.partition(" ")[0] for verb, text in report.actions if verb == "close"}
-    for address in sorted(closed | wanted):
-        if every_one or address in wanted:
-            _say(next(who.tell(settings, address, time.time(), None)))
+    for line in who.at_present(settings, sorted(wanted or closed), time.time()):
+        _say(line)
     return status
 
 

@@ -11,11 +11,13 @@ from sapd.idle import Looks
 from sapd.relay import Network, Rules
 
 _LONGEST = 366 * 86400
-_LIMITS = {
+LIMITS = {
     "client_rate": "ClientRate",
     "client_connections": "ClientConn",
     "greet_pause": "GreetPause",
 }
+"""The settings in [policy] that are limits, and the tags of sendmail's entries for them."""
+
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -95,7 +97,7 @@ def _config(top: "_Table", looks: Looks) -> Config:
     policy = top.table("policy")
     access = _access(top.table("access"), _limits(policy))
     if access.limits and access.source is None:
-        key = next(key for key in _LIMITS if policy.has(key))
+        key = next(key for key in LIMITS if policy.has(key))
         why = "needs access.source: a map without it is a separate one"
         policy.refuse(key, f"{why}, and sendmail looks limits up in its own access.db alone")
     state = top.table("state")
@@ -115,7 +117,7 @@ def _config(top: "_Table", looks: Looks) -> Config:
 def _rules(top: "_Table", policy: "_Table") -> Rules:
     policy.only(
         *("never", "after_logout", "max_accounts_per_address", "one_address_per_account"),
-        *("deny_accounts", "client_rate", "client_connections", "greet_pause"),
+        *("deny_accounts", *LIMITS),
     )
     never = policy.networks("never", ())
     windows: dict[Network, float] = {}
@@ -161,7 +163,7 @@ def _refuse_a_logout_that_is_never_logged(
 def _limits(policy: "_Table") -> tuple[tuple[str, int], ...]:
     """The limits by sendmail's tags; a pause is in milliseconds (cf/README, greet_pause)."""
     limits = []
-    for key, tag in _LIMITS.items():
+    for key, tag in LIMITS.items():
         if policy.has(key):
             pause = key == "greet_pause"
             limit = int(policy.seconds(key) * 1000) if pause else policy.count(key) or 0

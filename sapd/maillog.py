@@ -351,20 +351,22 @@ class _Months:
 
 
 def looked_at(path: str) -> list[str]:
-    """All names that a reading of this log goes by: its own, its folder's, its neighbours'."""
-    folder = os.path.dirname(os.path.realpath(path))
-    return [path, folder, *(entry.path for entry, _ in _rotated(path))]
+    """All names that a reading of this log goes by: its own, its folders', its neighbours'."""
+    folders = map(os.path.dirname, _names(path))
+    return [path, *folders, *(entry.path for entry, _ in _rotated(path))]
+
+
+def _names(path: str) -> set[str]:
+    """A log's own name, and where it is a link that of the file that it leads to."""
+    folder, name = os.path.split(path)
+    return {os.path.realpath(path), os.path.join(os.path.realpath(folder), name)}
 
 
 def _rotated(path: str) -> list[tuple[os.DirEntry[str], str]]:
-    """What lies beside a log under a rotated log's name, with what the name adds.
-
-    Where the log is a link, also what lies beside the file that it leads to.
-    """
+    """What lies beside a log's names under a rotated log's name, with what the name adds."""
     itself = os.path.realpath(path)
-    named = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
     found = []
-    for folder, name in map(os.path.split, {itself, named}):
+    for folder, name in map(os.path.split, _names(path)):
         with suppress(OSError):
             for entry in os.scandir(folder):
                 suffix = entry.name.removeprefix(name)

@@ -190,11 +190,11 @@ class Recogniser:
     def _needles(self) -> dict[bytes, bool]:
         """The needles to look for, and whether the order matters of the lines that hold it."""
         found: dict[bytes, bool] = {}
+        in_turn = ("cut", "logout") if "logout" in self._wanted else ("cut",)
         for needle, places in self._by_needle.items():
             kinds = [self._kinds[place] for place in places]
             if any(kind.event in self._wanted or kind.event in _CONTEXT for _, kind in kinds):
-                each = {"cut"} | ({"logout"} if "logout" in self._wanted else set())
-                found[needle] = any(of.joins or kind.event in each for of, kind in kinds)
+                found[needle] = any(of.joins or kind.event in in_turn for of, kind in kinds)
         return {
             needle: any(found[longer] for longer in found if needle in longer)
             for needle in found

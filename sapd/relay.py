@@ -80,8 +80,10 @@ class Rules(NamedTuple):
 
     def crowd(self, accounts: Collection[str]) -> str | None:
         """What is to be said of an address where these are too many accounts."""
+        if self.most_accounts is None or len(accounts) <= self.most_accounts:
+            return None
         people = {account.casefold() for account in accounts}
-        if self.most_accounts is None or len(people) <= self.most_accounts:
+        if len(people) <= self.most_accounts:
             return None
         return f"{len(people)} accounts, policy.max_accounts_per_address is {self.most_accounts}"
 
@@ -177,15 +179,14 @@ class Ledger:
         person = account.casefold()
         if rules.one_address and self.homes.get(person, ("", -inf))[1] < login:
             self.homes[person] = (address, login)
-        if rules.until(address, login) + rules.longer <= now:
-            return False
-        if login <= self.shut_until(address, now):
+        until = rules.until(address, login)
+        if until + rules.longer <= now or login <= self.shut_until(address, now):
             return False
         accounts = self.claims.setdefault(address, {})
         if accounts.get(account, -inf) >= login:
             return False
         accounts[account] = login
-        return rules.until(address, login) > now
+        return until > now
 
     def logout(self, rules: Rules, address: str, account: str, logout: float, now: float) -> None:
         """Merge one logout, behind all logins that are known: the first since the login counts.
@@ -210,6 +211,11 @@ class Ledger:
         """Up to when no login from an address counts, because somebody closed it."""
         known = [self.shut[key] for key in (address, EVERY) if key in self.shut]
         return max((closed if closed <= now else until for closed, until in known), default=-inf)
+
+    def closed_by_hand(self, rules: Rules, address: str, now: float) -> float | None:
+        """When somebody closed an address, if a login until then would still open it."""
+        shut = self.shut_until(address, now)
+        return shut if rules.until(address, shut) > now else None
 
     def end(self, rules: Rules, address: str, account: str) -> float:
         """When a claim ends or ended: after its logout, or with the window."""

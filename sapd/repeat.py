@@ -58,13 +58,10 @@ class _Passes:
         report, useful = run.Report(), True
         try:
             if not nothing_happened(self._path):
-                if self._config is None or not self._config.looks.hold():
-                    if self._config is None or os.geteuid() == self._user:
-                        formats.load.cache_clear()
-                        self._config = config.load(self._path)
-                    elif self._config.looks != Looks(self._config.looks):
-                        return False
-                report = run.once(self._config, memory=self._memory)
+                settings = self._settings()
+                if settings is None:
+                    return False
+                report = run.once(settings, memory=self._memory)
                 useful = self._memory.looks is not None
         except files.Locked:
             if self._locked_out:
@@ -77,3 +74,15 @@ class _Passes:
         self.status = report.status
         self._told = messages.tell_what_is_new(report, self._told, verbose=self._verbose)
         return useful
+
+    def _settings(self) -> config.Config | None:
+        """The configuration as it is; None if it changed, and may not be readable any more."""
+        known = self._config
+        if known is not None:
+            if known.looks.hold():
+                return known
+            if os.geteuid() != self._user:
+                return known if known.looks == Looks(known.looks) else None
+        formats.load.cache_clear()
+        self._config = config.load(self._path)
+        return self._config

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 
 from sapd import access, audit, cut, errors, files, idle, maillog, relay, state, timestamps
@@ -107,6 +107,16 @@ def _pairs(claims: Mapping[str, Iterable[str]]) -> set[tuple[str, str]]:
     return {(address, account) for address, accounts in claims.items() for account in accounts}
 
 
+def _events(reading: Reading, recogniser: Recogniser, until: float) -> Iterator[Event]:
+    """What a log's new lines say; those stamped later than `until` (UTC epoch) are given each."""
+    scan = Scan(recogniser, until)
+    for number, block in enumerate(reading.blocks()):
+        if number == 0 and reading.anew:
+            recogniser.context.connects.clear()  # of whose process other lines may be missing
+        yield from scan.events(block)
+    yield from scan.rest()
+
+
 class _Pass:
     def __init__(
         self,
@@ -135,7 +145,7 @@ class _Pass:
         self.before: set[tuple[str, str]] = set()
         # The same, with the login before, if any.
         self.renewed: dict[tuple[str, str], float] = {}
-        self.logouts: list[Event] = []
+        self.logouts: list[tuple[str, str, float]] = []  # address, account, time
         self.ending: set[str] = set()  # formats whose logouts count
         self.wanted = ["login"] if config.rules.after_logout is None else ["login", "logout"]
         self.closing = closing
@@ -147,8 +157,8 @@ class _Pass:
         self._doubt(whole)
         read = [log for log in whole if self._read(log)]
         rules, ledger = self.config.rules, self.state.ledger
-        for event in self.logouts:
-            ledger.logout(rules, event.address or "", event.account, event.time, self.now)
+        for address, account, logout in self.logouts:
+            ledger.logout(rules, address, account, logout, self.now)
         if self.closing is not None:
             ledger.close(self.closing, self.now)
             self._save()  # first of all: what is not remembered is opened again by the next run
@@ -253,7 +263,6 @@ class _Pass:
         recogniser = Recogniser(
             log.formats, clock, self.config.formats_directory, context, self.wanted
         )
-        scan = Scan(recogniser, self.now + AHEAD)
         reading = Reading(
             log.path,
             self.state.positions.get(log.path),
@@ -267,11 +276,11 @@ class _Pass:
         try:
             if "logout" in self.wanted:
                 self.ending |= {format.name for format in recogniser.formats if format.logs_out}
-            for number, block in enumerate(reading.blocks()):
-                if number == 0 and reading.anew:
-                    context.connects.clear()  # of whose process other lines may be missing
-                logins, ahead = self._merge(scan.events(block), logins, ahead)
-            logins, ahead = self._merge(scan.rest(), logins, ahead)
+            for event in _events(reading, recogniser, self.now + AHEAD):
+                if event.event == "login":
+                    logins += 1
+                    ahead += event.address is not None and event.time > self.now + AHEAD
+                self._merge(event)
         except errors.SapdError as problem:
             self.report.problems.append(problem)
             return False
@@ -304,26 +313,14 @@ class _Pass:
             self.state.ahead.discard(log.path)
         return True
 
-    def _merge(self, events: Iterable[Event], logins: int, ahead: int) -> tuple[int, int]:
-        """Claim for logins; count them, and those that are stamped ahead of now."""
-        for event in events:
-            if event.event == "logout":
-                self._log_out(event)
-            if event.event != "login":
-                continue
-            logins += 1
-            if event.address is not None:
-                if event.time > self.now + AHEAD:
-                    ahead += 1
-                else:
-                    self._claim(event.address, event.account, event.time)
-        return logins, ahead
-
-    def _log_out(self, event: Event) -> None:
-        """Keep a logout for later: it counts behind all logins, which a scan may put off."""
-        known = event.address is not None and event.format in self.ending
-        if known and event.time <= self.now + AHEAD:
-            self.logouts.append(event)
+    def _merge(self, event: Event) -> None:
+        """Claim for a login; keep a logout for later, as it counts behind all logins."""
+        if event.address is None or event.time > self.now + AHEAD:
+            return
+        if event.event == "login":
+            self._claim(event.address, event.account, event.time)
+        elif event.event == "logout" and event.format in self.ending:
+            self.logouts.append((event.address, event.account, event.time))
 
     def _claim(self, address: str, account: str, login: float) -> None:
         ledger = self.state.ledger
@@ -410,11 +407,11 @@ class _Pass:
             return why
         if address in refused:
             return refused[address] or "it relays by an entry of its own"
-        rules, shut = self.config.rules, self.state.ledger.shut_until(address, self.now)
-        if shut > self.now - rules.window_of(address):
-            return "closed by sapd close"
+        rules = self.config.rules
         if rules.forbids(address):
             return "policy.never has it"
+        if self.state.ledger.closed_by_hand(rules, address, self.now) is not None:
+            return "closed by sapd close"
         return "its window is over"
 
     def _audit(self, event: str, address: str, account: str, reason: str) -> None:

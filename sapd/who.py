@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from sapd import access, audit, state
 from sapd.config import Config
+from sapd.relay import Grant
 from sapd.state import State
 from sapd.timestamps import rfc3339
 
@@ -22,7 +23,7 @@ def tell(config: Config, address: str, now: float, at: float | None) -> Iterator
     except FileNotFoundError:
         trail = []
     if at is None:
-        yield f"{address} {_at_present(config, address, now)}"
+        yield from at_present(config, [address], now)
     else:
         yield f"{address} {_at(trail, address, at, config.rules.longest)}"
     moment = now if at is None else at
@@ -32,28 +33,34 @@ def tell(config: Config, address: str, now: float, at: float | None) -> Iterator
         yield f"{rfc3339(entry.time)} {entry.event} {entry.account}{login}{reason}"
 
 
-def _at_present(config: Config, address: str, now: float) -> str:
+def at_present(config: Config, addresses: Iterable[str], now: float) -> Iterator[str]:
+    """A line for each address that says whether it may relay at `now`. Raises `SapdError`."""
     saved = state.load(config.state_directory)
-    if saved.stuck is not None:
-        is_so = "open" if address in saved.stuck.open else "closed"
-        since = f"since {rfc3339(saved.stuck.since)} sapd could not rebuild it, see sapd run"
-        wanted = _in_the_state(config, saved, address, now)
-        return f"is {is_so} in the map as it stands; {since}; else it {wanted}"
-    return _in_the_state(config, saved, address, now)
+    source = access.Source(config.access.source, config.access.tag)
+    granted = saved.ledger.grants(config.rules, saved.refused, now)
+    grants = {grant.address: grant for grant in granted}
+    for address in addresses:
+        if address in grants:
+            said = _why_open(saved, grants[address])
+        else:
+            said = _why_closed(config, saved, source, address, now)
+        if saved.stuck is not None:
+            is_so = "open" if address in saved.stuck.open else "closed"
+            since = f"since {rfc3339(saved.stuck.since)} sapd could not rebuild it, see sapd run"
+            said = f"is {is_so} in the map as it stands; {since}; else it {said}"
+        yield f"{address} {said}"
 
 
-def _in_the_state(config: Config, saved: State, address: str, now: float) -> str:
-    for grant in saved.ledger.grants(config.rules, saved.refused, now):
-        if grant.address == address:
-            logins = saved.ledger.claims[address]
-            by = ", ".join(f"{name} ({rfc3339(logins[name])})" for name in grant.accounts)
-            return f"is open until {rfc3339(grant.until)}, by the login of {by}"
-    return _why_closed(config, saved, address, now)
+def _why_open(saved: State, grant: Grant) -> str:
+    logins = saved.ledger.claims[grant.address]
+    by = ", ".join(f"{name} ({rfc3339(logins[name])})" for name in grant.accounts)
+    return f"is open until {rfc3339(grant.until)}, by the login of {by}"
 
 
-def _why_closed(config: Config, saved: State, address: str, now: float) -> str:
-    ledger, source = saved.ledger, access.Source(config.access.source, config.access.tag)
-    word = source.says(address)
+def _why_closed(
+    config: Config, saved: State, source: access.Source, address: str, now: float
+) -> str:
+    ledger, word = saved.ledger, source.says(address)
     if word == "":
         return "is not opened by sapd: it relays by an entry of its own in access.source"
     if word:
@@ -70,8 +77,8 @@ def _why_closed(config: Config, saved: State, address: str, now: float) -> str:
             for account, login in ledger.claims[address].items()
         ]
         return f"is closed: {'; '.join(found)}"
-    shut = ledger.shut_until(address, now)
-    if shut > now - config.rules.window_of(address):
+    shut = ledger.closed_by_hand(config.rules, address, now)
+    if shut is not None:
         return f"is closed: by sapd close at {rfc3339(shut)}, and nobody has logged in since"
     return "is closed: nobody has logged in from it within the window; fetch mail first"
 

@@ -9,25 +9,28 @@ from collections.abc import Iterator
 from sapd import errors
 from sapd.check.finding import Finding, Note
 from sapd.check.look import Look
-from sapd.config import Access
+from sapd.config import LIMITS, Access
 
-_NEEDS = {  # tag: the setting in [policy], and sendmail's feature that looks the tag up
-    "ClientRate": ("client_rate", "ratecontrol"),
-    "ClientConn": ("client_connections", "conncontrol"),
-    "GreetPause": ("greet_pause", "greet_pause"),
+_FEATURES = {  # of sendmail's, that look a limit up
+    "client_rate": "ratecontrol",
+    "client_connections": "conncontrol",
+    "greet_pause": "greet_pause",
 }
 
 
 def findings(access: Access, cf: str) -> Iterator[Finding]:
     """Whether the rules in sendmail.cf look each limit up, and in the map that sapd writes."""
     text = Look().text(cf)
-    for tag, _ in access.limits:
-        setting, feature = _NEEDS[tag]
+    configured = dict(access.limits)
+    for setting, tag in LIMITS.items():
+        if tag not in configured:
+            continue
         if text == "":
             reason = f"is not known to be heeded, because {cf} can't be read"
             yield Note(f"policy.{setting}: {reason}")
         elif re.search(rf"(?m)^R.*\b{tag}\b", text) is None:
-            remedy = f"add FEATURE(`{feature}') to sendmail.mc, as examples/sendmail/limits.mc"
+            feature = f"FEATURE(`{_FEATURES[setting]}')"
+            remedy = f"add {feature} to sendmail.mc, as examples/sendmail/limits.mc"
             reason = f"has no effect, for {cf} does not look {tag} up"
             yield Finding(errors.BAD_CONFIG, f"policy.{setting}: {reason}; {remedy}")
         elif (asked := _asked(text)) and not _same(asked, access.database):
