@@ -16,7 +16,7 @@ import click
 from click.core import ParameterSource
 
 from sapd import config, defaults, errors, files, formats, maillog, messages, run, timestamps
-from sapd.recogniser import Event, Recogniser
+from sapd.recogniser import Event, Recogniser, Rejection
 from sapd.relay import Rules
 
 _PATIENCE = 300  # tenths of a second that `close` waits
@@ -277,14 +277,17 @@ def match_command(
     counts = Counter[str]()
     by_format = Counter[tuple[str, str]]()
     for number, line in enumerate(_lines(file, quiet=summary), start=1):
-        event = recogniser.recognise(line)
+        found = recogniser.recognise(line)
+        event = found if isinstance(found, Event) else None
         counts[event.event if event else "nothing"] += 1
         if event:
             by_format[event.format, event.event] += 1
         if summary:
             continue
-        why = recogniser.why or (_why_it_opens_nothing(event, now, rules) if event else "")
-        if explain and event is None and not why:
+        why = "" if event is None else _why_it_opens_nothing(event, now, rules)
+        if isinstance(found, Rejection):
+            why = found.reason
+        elif explain and event is None:
             from sapd.explain import miss  # a module that nothing else needs
 
             why = miss(known, line).reason
@@ -298,8 +301,10 @@ def match_command(
 
 
 def _why_it_opens_nothing(event: Event, now: float, rules: Rules) -> str:
-    if event.event != "login" or event.address is None:
+    if event.event != "login":
         return ""
+    if event.address is None:
+        return "neither it nor an earlier line of the same process names an address"
     if rules.forbids(event.address):
         return "its address may never relay"
     if (name := rules.denies(event.account)) is not None:

@@ -94,7 +94,7 @@ def due(
     kept_bytes = os.pread(fd, ANCHOR, max(point, anchored))[: here.offset - point]
     after = Position(
         here=Cursor(here.offset - shift, (marker + kept_bytes)[-ANCHOR:]),
-        before=position.before,
+        rotated=position.rotated,
         lines=read - removed + 1,
     )
     return Cut(removed, read + unread - removed, shift, marker, here, after)

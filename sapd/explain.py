@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from sapd.formats import Format, Line
-from sapd.recogniser import Framed, framed, frames
+from sapd.recogniser import Frame, frames_of, syslog_frame
 
 _MOST_NAMES = 9
 _BEGINNING = '"Nov 22 10:41:05 host program[123]: ", or with an RFC 3339 stamp, or as in RFC 5424'
@@ -33,11 +33,11 @@ def miss(formats: Sequence[Format], line: bytes) -> Miss:
     Nearer than anything is a line of the right program with a needle, then one that lacks either.
     """
     text = line.removesuffix(b"\n")
-    syslog = framed(text)
+    syslog = syslog_frame(text)
     misses = [
         found
         for format in formats
-        for frame in frames(format, text, syslog)
+        for frame in frames_of(format, text, syslog)
         if (found := _of_message(format, frame)) is not None
     ]
     if misses:
@@ -61,7 +61,7 @@ def miss(formats: Sequence[Format], line: bytes) -> Miss:
     return Miss((needle, 0), f'its program, "{program}", is none that the formats name{hint}')
 
 
-def _of_message(format: Format, frame: Framed) -> Miss | None:
+def _of_message(format: Format, frame: Frame) -> Miss | None:
     """What a format's message lacks; None if it may be no message of that server at all."""
     kinds = [kind for kind in format.lines if kind.event != "cut"]
     fittings = [_fitting(kind, frame.message) for kind in kinds]

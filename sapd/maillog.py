@@ -1,12 +1,12 @@
 """The log as bytes: continue where the last run stopped, follow rotation, hand over whole lines.
 
-The cursor is content, not an inode: an offset, and the *anchor*, up to 256 bytes that stood before
-it. Whatever was done to the log (renamed, copied and truncated, cut by another program, removed
-and made again with the same inode), those bytes are looked for: at the offset, in the rotated
-neighbours, then anywhere in the log. Where they can't be found the log is read again from the edge
-of the window: merging a line twice changes nothing, and missing one shuts somebody out. But a
-stamp without a year may be dated differently the second time (a year later, or in the hour that
-daylight saving repeats), so this is for doubt, not for every minute.
+The cursor is content, not an inode: an offset, and the *anchor*, up to 256 bytes before it.
+Whatever happened to the log (renamed, copied and truncated, cut by another program, removed and
+created again with the same inode), those bytes are looked for: at the offset, in the rotated
+neighbours, then anywhere in the log. If they are not found, the log is read again from the edge of
+the window: merging a line twice changes nothing, and missing one shuts somebody out. But a stamp
+without a year may be dated differently the second time (a year later, or in the hour that daylight
+saving repeats), so this is for doubt, not for every minute.
 
 Memory stays bounded by the block, whatever the length of the log or of a line.
 """
@@ -29,17 +29,17 @@ ANCHOR = 256
 
 BLOCK = 128 * 1024  # bytes; what a processor's cache holds is read a fifth faster
 LATE = 3900
-"""Seconds behind the window's edge where a first run begins: an hour, which daylight saving may
-repeat or a relay be late, and five minutes."""
+"""Seconds before the window's edge where a first run begins: an hour, which daylight saving may
+repeat or a relay may be late, and five minutes."""
 
 _COMPRESSED = (".gz", ".bz2", ".xz")
 _ROTATED = re.compile(r"[.-](\d[\dT:_.-]*|old)(\.(gz|bz2|xz))?")
-_LEAST = 16 * 1024 * 1024  # bytes that a first run reads however old they look
-_FINE = 1024 * 1024  # bytes at the end whose every line's stamp is looked at ...
-_COARSE = 40  # ... and before them every so manieth
+_LEAST = 16 * 1024 * 1024  # bytes that a first run reads, however old they look
+_FINE = 1024 * 1024  # bytes at the end where every line's stamp is looked at ...
+_COARSE = 40  # ... and before that, one line in so many
 _STRIDE = 64 * 1024
 _MONTH = 30 * 86400
-_LONG = 1024 * 1024  # bytes; the rest of a longer line is passed over
+_LONG = 1024 * 1024  # bytes; the rest of a longer line is skipped
 
 
 class Cursor(NamedTuple):
@@ -50,17 +50,17 @@ class Cursor(NamedTuple):
 
     @property
     def proves(self) -> bool:
-        """Whether the anchor tells this place from any other: it is long, or all there was."""
+        """Whether the anchor is enough to tell this place: it is full, or all there was."""
         return len(self.anchor) >= ANCHOR or 0 < self.offset == len(self.anchor)
 
 
 START = Cursor(0, b"")
 
 
-class Begun(NamedTuple):
-    """A cut that was begun: where the place will be once it is done, and the marker it leaves.
+class PendingCut(NamedTuple):
+    """A cut that was begun: the place once it is done, and the marker line it leaves.
 
-    Version 2 of the state did not keep the marker; it is then empty.
+    The marker is empty if the state is of version 2, which did not keep it.
     """
 
     after: Cursor
@@ -70,15 +70,15 @@ class Begun(NamedTuple):
 class Position(NamedTuple):
     """How far a log was read.
 
-    `here` is in the log itself, `before` the end of what was read in the file that was rotated
-    away last (None: there is none, or nothing more can come to it), `lines` the number of lines up
-    to `here` (None: not known), `cut` a cut of the log that was begun and may not be done.
+    `here` is in the log itself. `rotated` is the end of what was read in the file that was rotated
+    away last; None if there is none, or nothing more can be written to it. `lines` is the number of
+    lines before `here`, None if unknown. `pending_cut` is a cut that may not be finished.
     """
 
     here: Cursor = START
-    before: Cursor | None = None
+    rotated: Cursor | None = None
     lines: int | None = None
-    cut: Begun | None = None
+    pending_cut: PendingCut | None = None
 
 
 class _Rotating(Exception):  # noqa: N818 -- not an error: look again
@@ -86,7 +86,7 @@ class _Rotating(Exception):  # noqa: N818 -- not an error: look again
 
 
 class _Unpacked:
-    """A compressed file; where it is damaged, or still being written, it ends."""
+    """A compressed file; it ends where it is damaged, or still being written."""
 
     def __init__(self, path: str, opened: ExitStack) -> None:
         self._broken: tuple[type[Exception], ...] = (EOFError, OSError, zlib.error)
@@ -121,7 +121,7 @@ _File = io.FileIO | _Unpacked
 
 
 class _Segment(NamedTuple):
-    """A file to read from a place on; `lines` as in `Position`."""
+    """A file, and the place to read it from; `lines` as in `Position`."""
 
     file: _File
     start: Cursor
@@ -132,11 +132,11 @@ class _Segment(NamedTuple):
 class Reading:
     """What is new in a log since `position`: iterate `blocks()`, then take `position`.
 
-    `edge` (UTC epoch seconds) is the time before which no login matters; a file that was last
-    changed before `modified_since` holds none that does. `others` are paths that are never taken
-    for rotated files of this log. `bytes_read` counts, and with `counting`, which takes as long as
-    the rest, `lines_read` and the position's lines. `anew`, known with the first block, is whether
-    it begins at the edge, so that lines before it may never have been read.
+    No login before `edge` (UTC epoch seconds) matters, and no file last changed before
+    `modified_since` holds one that does. `others` are paths never taken for rotated files of this
+    log. `bytes_read` is counted; `lines_read` and the position's lines only with `counting`, which
+    takes as long as all the rest. `anew`, known with the first block, says that reading begins at
+    the edge, so lines before it may never have been read.
     """
 
     def __init__(
@@ -167,9 +167,9 @@ class Reading:
         """Yield the new lines in order, in blocks of whole lines.
 
         Only the last block of a rotated file may end without a newline. Raises `SapdError` 66 if
-        the log can't be read; the position is then what it was.
+        the log can't be read; the position then stays as it was.
         """
-        before = self.position.before if self.position else None
+        late = self.position.rotated if self.position else None
         here, lines = START, None
         with ExitStack() as opened:
             try:
@@ -178,13 +178,13 @@ class Reading:
                     if segment.current:
                         here, lines = cursor, count
                     elif cursor.offset:  # an empty file's end would be found in every file
-                        before = cursor
+                        late = cursor
             except OSError as error:
                 reason = f"can't be read: {error.strerror or error}"
                 raise errors.SapdError(errors.LOG_UNREADABLE, self.path, reason) from None
         if here.proves and self._late_are_read:
-            before = None  # for it need not be unpacked each time
-        self.position = Position(here, before, lines)
+            late = None  # it would have to be unpacked each time
+        self.position = Position(here, late, lines)
 
     def _plan(self, opened: ExitStack) -> list[_Segment]:
         for _ in range(5):
@@ -205,10 +205,10 @@ class Reading:
             return segments
         if was is None:
             return self._from_edge(log, rotated)
-        if was.cut is not None and was.cut.after.proves and _holds(log, was.cut.after):
-            return [_Segment(log, was.cut.after, None, current=True)]
+        if was.pending_cut and was.pending_cut.after.proves and _holds(log, was.pending_cut.after):
+            return [_Segment(log, was.pending_cut.after, None, current=True)]
         if was.here.proves and _holds(log, was.here):
-            lines = was.lines if was.cut is None else None
+            lines = was.lines if was.pending_cut is None else None
             return [*_late(was, rotated), _Segment(log, was.here, lines, current=True)]
         if segments := _after_rotation(was, rotated):
             if len(segments) == 1 and not was.here.proves and _holds(log, was.here):
@@ -219,7 +219,7 @@ class Reading:
         return self._from_edge(log, rotated)
 
     def _from_edge(self, log: io.FileIO | None, rotated: "_Neighbours") -> list[_Segment]:
-        """The log from the window's edge on, and its neighbours where it begins inside it."""
+        """The log from the window's edge on, and its neighbours if it begins inside the window."""
         self.anew = True
         segments: list[_Segment] = []
         older = True
@@ -237,12 +237,11 @@ class Reading:
         return segments[::-1]
 
     def _window_start(self, file: _File) -> tuple[Cursor, bool]:
-        """Where to begin in a file, and whether older files may hold something, too.
+        """Where to begin in a file, and whether older files may matter, too.
 
-        Walks back until three stamps in a row lie before the edge, and at least 16 MB: lines that
-        come late and clocks that are set put old stamps among new ones. It stops sooner where the
-        months before are all behind it, because there a stamp without a year that looks fresh is
-        a year old.
+        Walks back until three stamps in a row lie before the edge, and at least 16 MB: late lines
+        and clocks that were set put old stamps among new ones. It stops sooner once it has passed
+        the months before, because a stamp without a year that looks fresh is a year old there.
         """
         if isinstance(file, _Unpacked):
             return self._past_last_year(file)
@@ -259,7 +258,7 @@ class Reading:
         return START, self._begins_inside(file)
 
     def _past_last_year(self, file: _Unpacked) -> tuple[Cursor, bool]:
-        """The same for a file that can only be read forwards: behind the last year's lines."""
+        """The same for a file that can only be read forwards: begin behind last year's lines."""
         months = _Months(self._edge)
         offset, start = 0, 0
         file.seek(0)
@@ -283,11 +282,11 @@ class Reading:
         return sum(stamp < self._edge for stamp in stamps) < 2
 
     def _read(self, segment: _Segment) -> Generator[bytes, None, tuple[Cursor, int | None]]:
-        """Yield a file's lines from a place on; return the place behind the last whole one."""
+        """Yield a file's lines from a place on; return the place behind the last whole line."""
         file, lines = segment.file, segment.lines if self._counting else None
         consumed, anchor = segment.start
         position = consumed
-        rest, passing_over = b"", False
+        rest, skipping = b"", False
         tail = anchor
         file.seek(position)
         while data := file.read(BLOCK):
@@ -302,7 +301,7 @@ class Reading:
             if not end:
                 rest = (rest + data).lstrip(b"\0")
                 if len(rest) > _LONG:
-                    rest, passing_over = rest[-ANCHOR:], True
+                    rest, skipping = rest[-ANCHOR:], True
                 continue
             block = rest + data[:end]
             rest = data[end:]
@@ -311,16 +310,16 @@ class Reading:
                 newlines = block.count(b"\n")
                 self.lines_read += newlines
                 lines = None if lines is None else lines + newlines
-            if passing_over:
-                block, passing_over = block[block.find(b"\n") + 1 :], False
+            if skipping:
+                block, skipping = block[block.find(b"\n") + 1 :], False
             yield block
-        if rest and not segment.current and not passing_over:
+        if rest and not segment.current and not skipping:
             yield rest
         return Cursor(consumed, anchor), lines
 
 
 def lines(file: IO[bytes]) -> Iterator[bytes]:
-    """The lines of an open file, each ending in a newline; of a very long one only the head."""
+    """The lines of an open file, each with a newline; a very long one loses its end."""
     while line := file.readline(_LONG):
         head = line
         while line and not line.endswith(b"\n"):
@@ -329,9 +328,9 @@ def lines(file: IO[bytes]) -> Iterator[bytes]:
 
 
 class _Months:
-    """Whether lines in a row, without a year, go through the months up to a year ago.
+    """Whether consecutive lines without a year run through the months back to a year ago.
 
-    A dead clock's lines are all of one date, and so do not.
+    The lines of a dead clock all have one date, so they do not.
     """
 
     def __init__(self, edge: float) -> None:
@@ -351,19 +350,19 @@ class _Months:
 
 
 def looked_at(path: str) -> list[str]:
-    """All names that a reading of this log goes by: its own, its folders', its neighbours'."""
+    """Every path that reading this log depends on: its own, its folders', its neighbours'."""
     folders = map(os.path.dirname, _names(path))
     return [path, *folders, *(entry.path for entry, _ in _rotated(path))]
 
 
 def _names(path: str) -> set[str]:
-    """A log's own name, and where it is a link that of the file that it leads to."""
+    """A log's own path, and if it is a link, that of its target."""
     folder, name = os.path.split(path)
     return {os.path.realpath(path), os.path.join(os.path.realpath(folder), name)}
 
 
 def _rotated(path: str) -> list[tuple[os.DirEntry[str], str]]:
-    """What lies beside a log's names under a rotated log's name, with what the name adds."""
+    """What stands beside a log under a rotated log's name, with the suffix."""
     itself = os.path.realpath(path)
     found = []
     for folder, name in map(os.path.split, _names(path)):
@@ -376,14 +375,14 @@ def _rotated(path: str) -> list[tuple[os.DirEntry[str], str]]:
 
 
 class _Neighbour(NamedTuple):
-    """A rotated file: where it is, its time of change (ns), and the order its name says."""
+    """A rotated file: its path, its mtime (ns), and its place in the order of names."""
 
     path: str
     changed: int
     age: int
 
     def is_older_than(self, other: "_Neighbour") -> bool:
-        """Whether both say so: late writers change the one, and administrators the other."""
+        """Whether both agree: late writers change the mtime, and administrators the name."""
         return self.changed <= other.changed and self.age >= other.age
 
 
@@ -400,7 +399,7 @@ class _Neighbours:
         for entry, suffix in rotated:
             stem, extension = os.path.splitext(entry.path)
             if entry.path in others or (extension in _COMPRESSED and stem in paths):
-                continue  # being compressed right now: the plain one is whole
+                continue  # being compressed right now: the plain file is whole
             try:
                 about = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
@@ -439,13 +438,13 @@ class _Neighbours:
 
 
 def _age(suffix: str) -> int:
-    """Order of rotated names, the newest first: dates, the latest first, then .1 before .2."""
+    """Sorts rotated names, newest first: dates, the latest first, then .1 before .2."""
     digits = re.sub(r"\.(gz|bz2|xz)$|\D", "", suffix) or "0"
     return int(digits) if len(digits) < 6 else -int(digits)
 
 
 def _open_log(path: str, opened: ExitStack) -> io.FileIO | None:
-    """Open a log for reading, None if there is none; raises OSError if it is not a file."""
+    """Open a log for reading; None if there is none. Raises OSError if it is not a file."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -457,13 +456,13 @@ def _open_log(path: str, opened: ExitStack) -> io.FileIO | None:
 
 
 def _after_rotation(was: Position | None, rotated: "_Neighbours") -> list[_Segment]:
-    """The rest of the rotated file that holds the cursor, and all that may be newer.
+    """The rest of the rotated file that holds the cursor, and every file that may be newer.
 
-    The file before it is read on, too: its writers may have kept it open.
+    The file before that is read on, too: its writers may have kept it open.
     """
     if was is None:
         return []
-    cursor, late = (was.here, was.before) if was.here.proves else (was.before, None)
+    cursor, late = (was.here, was.rotated) if was.here.proves else (was.rotated, None)
     if cursor is None:
         return []
     segments: list[_Segment] = []
@@ -482,24 +481,24 @@ def _after_rotation(was: Position | None, rotated: "_Neighbours") -> list[_Segme
 
 
 def _late(was: Position, rotated: "_Neighbours") -> list[_Segment]:
-    """What was still written to the file rotated away last: its writers may keep it open."""
-    if was.before is None:
+    """What was written later to the file rotated away last: its writers may keep it open."""
+    if was.rotated is None:
         return []
     newest = next((file for _, file in rotated.newest_first()), None)
-    if newest is None or not _holds(newest, was.before):
+    if newest is None or not _holds(newest, was.rotated):
         return []
-    return [_Segment(newest, was.before)]
+    return [_Segment(newest, was.rotated)]
 
 
 def _holds(file: _File, cursor: Cursor) -> bool:
-    """Whether the file reaches the cursor's offset, and the anchor's bytes stand before it."""
+    """Whether the anchor's bytes stand before the cursor's offset."""
     if isinstance(file, io.FileIO) and os.fstat(file.fileno()).st_size < cursor.offset:
         return False
     return _bytes_at(file, cursor.offset - len(cursor.anchor), len(cursor.anchor)) == cursor.anchor
 
 
 def _still_holds(file: _File, cursor: Cursor) -> bool:
-    """The same in the midst of reading; a compressed file does not change."""
+    """The same while reading; a compressed file does not change."""
     if isinstance(file, _Unpacked):
         return True
     length = len(cursor.anchor)
@@ -531,7 +530,7 @@ def _last_newline(file: io.FileIO) -> Cursor:
 
 
 def _search(file: io.FileIO, anchor: bytes) -> Cursor | None:
-    """The first place behind the anchor's bytes, wherever they stand now."""
+    """The first place in the file behind the anchor's bytes."""
     file.seek(0)
     offset, window = 0, b""
     while data := file.read(BLOCK):
@@ -544,7 +543,7 @@ def _search(file: io.FileIO, anchor: bytes) -> Cursor | None:
 
 
 def _line_starts_backwards(file: io.FileIO, size: int) -> Iterator[tuple[int, bytes]]:
-    """Offsets of lines with their first bytes, from the end: every line, later some lines."""
+    """Offsets and first bytes of lines, from the end: all of them first, then a sample."""
     stop = size
     while stop > 0:
         start = max(0, stop - _STRIDE)

@@ -26,7 +26,7 @@ DAY = 86400
 """Seconds after which a half-seen session is forgotten."""
 
 WAIT = 1800
-"""Seconds within which a login must follow its connect: servers hang up on who says nothing."""
+"""Seconds within which a login must follow its connect: servers drop silent clients."""
 
 _ORDER = 2.0  # seconds by which a login's stamp may lie before its connect's
 _CONTEXT = ("connect", "cut")  # events that say something about later lines
@@ -49,15 +49,15 @@ _WRAPPERS = (
 
 @cache
 def _compiled(pattern: bytes) -> re.Pattern[bytes]:
-    """The pattern, compiled when there is a line for it: one takes up to 1 ms."""
+    """The pattern, compiled at its first use: that takes up to 1 ms, and most minutes need none."""
     return re.compile(pattern, re.DOTALL)
 
 
 class Event(NamedTuple):
     """What a line says; `time` is UTC epoch seconds, `address` as `ipaddress` writes it.
 
-    `address` is None where neither the line nor an earlier one of the same process names it. Such
-    a login opens nothing.
+    `address` is None if neither the line nor an earlier one of the same process names it; such a
+    login opens nothing.
     """
 
     event: str
@@ -67,8 +67,14 @@ class Event(NamedTuple):
     time: float
 
 
-class Framed(NamedTuple):
-    """A line's parts: who wrote the message where (empty in a server's own file), and when."""
+class Rejection(NamedTuple):
+    """Why a line is no evidence although a format has a pattern for it, or might."""
+
+    reason: str
+
+
+class Frame(NamedTuple):
+    """The parts of a line; host and program are empty in a server's own file, a missing pid "-"."""
 
     stamp: bytes
     host: bytes
@@ -80,9 +86,9 @@ class Framed(NamedTuple):
 class Context:
     """What earlier lines of a log say about later ones.
 
-    `connects` are half-seen sessions, {"host program[pid]": (address, UTC epoch seconds)};
-    `cut` is for each "host program" whose logger has cut a message how many more bytes of its
-    messages may hold the rest, {"host program": bytes}.
+    `connects` are half-seen sessions, {"host program[pid]": (address, UTC epoch seconds)}.
+    `cut` has each writer whose logger has cut a message, {"host program": bytes}: the rest may
+    stand in so many more bytes of its messages.
     """
 
     def __init__(
@@ -90,18 +96,18 @@ class Context:
         connects: dict[str, tuple[str, float]] | None = None,
         cut: dict[str, int] | None = None,
     ) -> None:
-        """By default nothing was said."""
+        """By default, nothing was said."""
         self.connects = connects or {}
         self.cut = cut or {}
 
     __hash__ = None  # type: ignore[assignment]
 
     def __eq__(self, other: object) -> bool:
-        """Whether another says the same."""
+        """Compare what the two say."""
         return isinstance(other, Context) and vars(self) == vars(other)
 
     def expire(self, now: float) -> None:
-        """Drop connects that have waited for a day, or whose stamps lie that far ahead."""
+        """Drop connects that are more than a day away from `now`, in either direction."""
         self.connects = {
             key: (address, time)
             for key, (address, time) in self.connects.items()
@@ -110,9 +116,10 @@ class Context:
 
 
 class Unusable:
-    """How many lines fitted a pattern, but are no evidence, by what is wrong with them.
+    """Counts of lines that fit a pattern but are no evidence, by what is wrong with them.
 
-    `cut` may be the rest of a message whose head a stranger wrote; `no_address` are logins.
+    `cut`: it may be the rest of a message whose head a stranger wrote. `no_address`: a login
+    without one.
     """
 
     def __init__(self) -> None:
@@ -120,8 +127,8 @@ class Unusable:
         self.address = self.stamp = self.cut = self.no_address = 0
 
 
-def framed(text: bytes) -> Framed | None:
-    """Take syslog's frame off a line; None if it has none."""
+def syslog_frame(text: bytes) -> Frame | None:
+    """Split a line as syslog daemons frame it; None if it has no such frame."""
     for frame in _FRAMES:
         if found := _compiled(frame).fullmatch(text):
             break
@@ -132,10 +139,10 @@ def framed(text: bytes) -> Framed | None:
         if inner := _compiled(wrapper).fullmatch(message):
             message = inner["message"]
     pid = found["pid"] or b"-"
-    return Framed(found["stamp"], found["host"], found["program"], pid, message)
+    return Frame(found["stamp"], found["host"], found["program"], pid, message)
 
 
-def _writes(format: Format, line: Framed) -> bool:
+def _writes(format: Format, line: Frame) -> bool:
     """Whether a line's frame is that of one of the format's programs."""
     if format.programs.fullmatch(line.program) is None:
         return False
@@ -143,9 +150,9 @@ def _writes(format: Format, line: Framed) -> bool:
 
 
 class Recogniser:
-    """Recognises the lines of the given formats; of two that fit a line, the first wins.
+    """Recognises the lines of the given formats; if two fit a line, the first wins.
 
-    `unusable` counts lines that are no evidence, `why` says it of the last line that was one.
+    `unusable` counts the lines that are no evidence.
     """
 
     def __init__(
@@ -156,9 +163,9 @@ class Recogniser:
         context: Context | None = None,
         wanted: Container[str] = EVENTS,
     ) -> None:
-        """Load nothing yet; names and folder are those of `formats.chosen`.
+        """Load nothing yet; names and directory are those of `formats.chosen`.
 
-        In a block only lines of the events `wanted` are looked for, and those that such need.
+        `events` looks only for the kinds of event in `wanted`, and for those they depend on.
         """
         self._names = names
         self.clock = clock
@@ -166,11 +173,10 @@ class Recogniser:
         self._wanted = wanted
         self.context = context if context is not None else Context()
         self.unusable = Unusable()
-        self.why = ""
 
     @cached_property
     def formats(self) -> list[Format]:
-        """The formats, loaded when there is a line to look at: in most minutes there is none."""
+        """The formats, loaded at the first line: most minutes have none."""
         return formats.chosen(self._names, self._directory)
 
     @cached_property
@@ -179,7 +185,7 @@ class Recogniser:
 
     @cached_property
     def _by_needle(self) -> dict[bytes, list[int]]:
-        """For each needle the places in `_kinds`."""
+        """Each needle's places in `_kinds`."""
         found: dict[bytes, list[int]] = {}
         for place, (_, kind) in enumerate(self._kinds):
             for needle in kind.needles:
@@ -188,7 +194,7 @@ class Recogniser:
 
     @cached_property
     def _needles(self) -> dict[bytes, bool]:
-        """The needles to look for, and whether the order matters of the lines that hold it."""
+        """The needles to look for, and whether the order of the lines with it matters."""
         found: dict[bytes, bool] = {}
         in_turn = ("cut", "logout") if "logout" in self._wanted else ("cut",)
         for needle, places in self._by_needle.items():
@@ -205,74 +211,69 @@ class Recogniser:
     def _cutting(self) -> list[tuple[Format, int]]:
         return [(format, format.cut_at) for format in self.formats if format.cut_at is not None]
 
-    def recognise(self, line: bytes) -> Event | None:
-        """What one line says, its newline included or, at the end of a rotated log, missing.
+    def recognise(self, line: bytes) -> Event | Rejection | None:
+        """What one line says; None if no format knows it.
 
-        Zeros before it are no part of it: a power cut leaves them, and copytruncate where the
-        writer does not append. Without the newline it may be half a line, and says nothing: what
-        looks like the address may be a stranger's words, or the server's own, which the other half
-        would have told. Raises `SapdError` 78 if a format can't be loaded.
+        The newline is part of the line, and missing only at the end of a rotated log. Such a line
+        may be half of one and is rejected: what looks like the address may be a stranger's words,
+        which only the other half would show. Leading zeros are skipped: a power cut leaves them,
+        and so does copytruncate where the writer does not append. Raises `SapdError` 78 if a
+        format can't be loaded.
         """
         whole, text = line.endswith(b"\n"), line.removesuffix(b"\n").lstrip(b"\0")
-        self.why = ""
         places = {place for needle, of in self._by_needle.items() if needle in text for place in of}
         if not places and not self._cutting:
             return None
-        syslog = framed(text)
+        syslog = syslog_frame(text)
         doubted = self._note_cut(text, syslog)
         if not whole:
-            self.why = "its end is missing"
-            return None
+            return Rejection("its end is missing")
         if len(text) >= LONGEST:
-            self.why = f"it has {LONGEST} bytes or more, where a logger may have cut it"
-            return None
+            return Rejection(f"it has {LONGEST} bytes or more, where a logger may have cut it")
+        rejected = None
         for place in sorted(places):
             format, kind = self._kinds[place]
-            for frame in frames(format, text, syslog):
+            for frame in frames_of(format, text, syslog):
                 found = kind.pattern.fullmatch(frame.message)
                 if found is not None and kind.event == "cut":
                     self.context.cut[_writer(frame)] = format.cut_behind
-                    self.why = "it was cut, so that what follows may be a stranger's words"
+                    rejected = Rejection("it was cut, so what follows may be a stranger's words")
                 elif found is not None:
                     return self._event(format, kind, frame, found, doubted)
-        return None
+        return rejected
 
     def _event(
         self,
         format: Format,
         kind: Line,
-        frame: Framed,
+        frame: Frame,
         found: re.Match[bytes],
         doubted: Container[str],
-    ) -> Event | None:
+    ) -> Event | Rejection:
         groups = found.groupdict()
         named = groups.get("address")
         if _writer(frame) in doubted:
             self.unusable.cut += 1
-            self.why = "it may be the rest of a message whose head a stranger wrote"
-            return None
+            return Rejection("it may be the rest of a message whose head a stranger wrote")
         time = self.clock.epoch(frame.stamp)
         if time is None:
             self.unusable.stamp += 1
-            self.why = f'"{_text(frame.stamp)}" is no time'
-            return None
+            return Rejection(f'"{_text(frame.stamp)}" is no time')
         address = None if named is None else parse_address(named)
         if named is not None and address is None:
             self.unusable.address += 1
-            self.why = f'"{_text(named)}" is no address'
-            return None
+            return Rejection(f'"{_text(named)}" is no address')
         if format.joins:
             address = self._joined(kind, frame, address, time)
         if kind.event == "login" and address is None:
             self.unusable.no_address += 1
-            self.why = "neither it nor an earlier line of the same process names an address"
         account = _text(groups.get("account") or b"")
         if groups.get("domain"):
             account += f"@{_text(groups['domain'])}"
         return Event(kind.event, format.name, address, account, time)
 
-    def _joined(self, kind: Line, frame: Framed, address: str | None, time: float) -> str | None:
-        """The address of a line, its own or its connect's; a connect serves for one login."""
+    def _joined(self, kind: Line, frame: Frame, address: str | None, time: float) -> str | None:
+        """The line's own address, or that of its connect, which serves one login."""
         key = f"{_writer(frame)}[{_text(frame.pid)}]"
         waiting = self.context.connects
         if kind.event == "connect" and address is not None:
@@ -286,11 +287,11 @@ class Recogniser:
                 return connect[0]
         return address
 
-    def _note_cut(self, text: bytes, syslog: Framed | None) -> set[str]:
-        """Of whom this line may be the rest of another; remember how long others may be."""
+    def _note_cut(self, text: bytes, syslog: Frame | None) -> set[str]:
+        """The writers whose cut message this line may continue; note what it leaves open."""
         doubted = set()
         for format, cut_at in self._cutting:
-            for frame in frames(format, text, syslog):
+            for frame in frames_of(format, text, syslog):
                 writer = _writer(frame)
                 left = self.context.cut.pop(writer, 0)
                 if len(frame.message) >= cut_at:
@@ -304,11 +305,11 @@ class Recogniser:
 
     @property
     def needles(self) -> Collection[bytes]:
-        """The texts by which lines are found: one of them is in each that is of interest."""
+        """The texts that lines are found by: every line of interest holds one of them."""
         return self._needles.keys()
 
     def order_matters(self, needle: bytes) -> bool:
-        """Whether lines with this needle say something about later ones."""
+        """Whether lines with this needle affect what later ones mean."""
         return self._needles[needle]
 
     def has_cut(self, block: bytes) -> bool:
@@ -320,8 +321,9 @@ class Recogniser:
     def events(self, block: bytes) -> Iterator[Event]:
         """The events of a block of whole lines, in the order of its lines.
 
-        Looks at every line while a message may have been cut. Otherwise it looks for the needles in
-        the block at once, and at the lines that hold one: in a mail log shared with an MTA few do.
+        While a message may have been cut, every line is looked at. Otherwise the whole block is
+        searched for the needles, and only lines that hold one are looked at: few do in a mail log
+        shared with an MTA.
         """
         starts = set()
         if self.has_cut(block):
@@ -335,24 +337,25 @@ class Recogniser:
                     at = block.find(needle, end) if end >= 0 else -1
         for start in sorted(starts):
             end = block.find(b"\n", start)
-            event = self.recognise(block[start : end + 1] if end >= 0 else block[start:])
-            if event is not None:
-                yield event
+            found = self.recognise(block[start : end + 1] if end >= 0 else block[start:])
+            if isinstance(found, Event):
+                yield found
 
 
-def frames(format: Format, text: bytes, syslog: Framed | None) -> Iterator[Framed]:
-    """Take a frame off a line that the format's programs write; `syslog` is what `framed` gave."""
+def frames_of(format: Format, text: bytes, syslog: Frame | None) -> Iterator[Frame]:
+    """The frames in which the format's programs may have written a line.
+
+    `syslog` is what `syslog_frame` says of the line.
+    """
     if syslog is not None and _writes(format, syslog):
         yield syslog
     for head in format.own_file:
         if found := head.match(text):
             groups = found.groupdict(b"")
-            yield Framed(
-                groups["stamp"], b"", groups.get("program", b""), b"-", text[found.end() :]
-            )
+            yield Frame(groups["stamp"], b"", groups.get("program", b""), b"-", text[found.end() :])
 
 
-def _writer(frame: Framed) -> str:
+def _writer(frame: Frame) -> str:
     return f"{_text(frame.host)} {_text(frame.program)}"
 
 

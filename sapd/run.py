@@ -16,9 +16,9 @@ from contextlib import suppress
 
 from sapd import access, audit, cut, errors, files, idle, maillog, relay, state, timestamps
 from sapd.config import Config, Log
-from sapd.maillog import Begun, Position, Reading
+from sapd.maillog import PendingCut, Position, Reading
 from sapd.recogniser import Context, Event, Recogniser
-from sapd.scan import Scan
+from sapd.scan import Deduplicator
 from sapd.timestamps import AHEAD, Clock
 
 
@@ -109,12 +109,12 @@ def _pairs(claims: Mapping[str, Iterable[str]]) -> set[tuple[str, str]]:
 
 def _events(reading: Reading, recogniser: Recogniser, until: float) -> Iterator[Event]:
     """What a log's new lines say; those stamped later than `until` (UTC epoch) are given each."""
-    scan = Scan(recogniser, until)
+    scan = Deduplicator(recogniser, until)
     for number, block in enumerate(reading.blocks()):
         if number == 0 and reading.anew:
             recogniser.context.connects.clear()  # of whose process other lines may be missing
         yield from scan.events(block)
-    yield from scan.rest()
+    yield from scan.flush()
 
 
 class _Pass:
@@ -220,14 +220,19 @@ class _Pass:
         not spoilt anything is no problem: it is made anew.
         """
         position = self.state.positions.get(log.path)
-        if self.dry or position is None or position.cut is None or not position.cut.marker:
+        if (
+            self.dry
+            or position is None
+            or position.pending_cut is None
+            or not position.pending_cut.marker
+        ):
             return True
-        after, marker = position.cut
+        after, marker = position.pending_cut
         try:
             fd = files.open_in_place(log.path, writing=True)
             try:
                 if cut.finish(fd, marker, position.here.offset - after.offset):
-                    self.state.positions[log.path] = Position(after, position.before)
+                    self.state.positions[log.path] = Position(after, position.rotated)
             finally:
                 os.close(fd)
         except (OSError, errors.SapdError) as error:
@@ -514,8 +519,8 @@ class _Pass:
         if planned is None:
             return
         if not self.dry:
-            begun = Begun(planned.after.here, planned.marker)
-            self.state.positions[log.path] = position._replace(cut=begun)
+            begun = PendingCut(planned.after.here, planned.marker)
+            self.state.positions[log.path] = position._replace(pending_cut=begun)
             if not self._save() or not cut.perform(fd, planned):
                 return
         self.state.positions[log.path] = planned.after

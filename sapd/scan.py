@@ -1,9 +1,9 @@
 """The events of a log's blocks, each text looked at once.
 
-Most lines hold no needle of any format and are passed over. Of the others most are logins seen
-before: two lines that differ in nothing but stamp and process id say the same, at another time. So
-the recogniser sees the latest of them alone. Where 30 % of the lines are logins this takes 1 µs a
-login instead of 12.
+Most lines hold no needle of any format and are skipped. Of the others most are logins seen before:
+two lines that differ only in stamp and process id say the same, at another time. So the recogniser
+sees only the latest of them. Where 30 % of the lines are logins, this takes 1 µs a login instead of
+12.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from sapd.formats import LONGEST
 from sapd.recogniser import Event, Recogniser
 from sapd.timestamps import Clock
 
-_MOST = 20_000  # texts, and stamps, that are remembered
+_MOST = 20_000  # texts, and stamps, to remember
 _HEAD = re.compile(rb"(\S{3} [ \d]\d \S{8}|\S+)( \S+ [^\s\[\]:]+\[)\d+(\]: .*)")
-"""Stamp; host and program; process id; and the message as far as the needle."""
+"""Stamp; host and program; process id; the message up to the needle."""
 
 
-class _Alike:
-    """Lines whose heads differ in nothing but the stamp's digits and the process id.
+class _Shape:
+    """Lines whose heads differ only in the digits of the stamp and in the process id.
 
-    `stamp` and `longest` are lengths in bytes: of a head's stamp, and of a head at most. For each
-    text behind the needle, `last` has the head with the latest time; `upto` is the latest time of
-    all (UTC epoch seconds).
+    `stamp` and `longest` are lengths in bytes: of a head's stamp, and of the longest head. `last`
+    has for each text behind the needle the head with the latest time; `latest` is the latest time
+    of all (UTC epoch seconds).
     """
 
     def __init__(self, stamp: bytes, writer: bytes, needle: bytes, message: bytes) -> None:
@@ -37,11 +37,11 @@ class _Alike:
         head = stamps + re.escape(writer) + rb"\d{1,10}" + re.escape(message)
         self.heads = re.compile(b"(?:" + head + b"\n)+")
         self.last: dict[bytes, bytes] = {}
-        self.upto = -inf
+        self.latest = -inf
 
 
 class _Times(dict[bytes, float]):
-    """The UTC epoch seconds of stamps; infinite for what is no time."""
+    """The UTC epoch seconds of stamps; infinity for what is no time."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -52,39 +52,39 @@ class _Times(dict[bytes, float]):
         return self[stamp]
 
 
-class Scan:
-    """Goes through a log's blocks: `events` of each in turn, and at the end `rest`.
+class Deduplicator:
+    """Goes through a log's blocks: call `events` for each in turn, and `flush` at the end.
 
-    Of lines that say the same only the latest may be given. Lines stamped later than `until` (UTC
-    epoch seconds) are given each.
+    Of lines that differ only in stamp and process id, it may give only the latest. Lines stamped
+    later than `until` (UTC epoch seconds) are all given.
     """
 
     def __init__(self, recogniser: Recogniser, until: float) -> None:
         """Look at nothing yet."""
         self._recogniser = recogniser
         self._until = until
-        self._alike: dict[bytes, _Alike] = {}
+        self._shapes: dict[bytes, _Shape] = {}
         self._times = _Times(recogniser.clock)
 
     def events(self, block: bytes) -> Iterator[Event]:
-        """The events of a block of lines that can't wait; the others are in `rest`."""
-        if not self._put_off(block):
-            yield from self.rest()  # what was put off is not to be seen in the light of this block
+        """The events of a block of whole lines, except those that are deferred to `flush`."""
+        if not self._defer(block):
+            yield from self.flush()  # before this block can change what those lines mean
             yield from self._recogniser.events(block)
-        elif sum(len(alike.last) for alike in self._alike.values()) > _MOST:
-            yield from self.rest()
+        elif sum(len(shape.last) for shape in self._shapes.values()) > _MOST:
+            yield from self.flush()
 
-    def rest(self) -> Iterator[Event]:
-        """What was put off: each text once, at its latest time."""
-        for alike in self._alike.values():
-            for text, head in alike.last.items():
-                event = self._recogniser.recognise(head + alike.needle + text + b"\n")
-                if event is not None:
-                    yield event
-        self._alike.clear()
+    def flush(self) -> Iterator[Event]:
+        """The deferred events: each text once, at its latest time."""
+        for shape in self._shapes.values():
+            for text, head in shape.last.items():
+                found = self._recogniser.recognise(head + shape.needle + text + b"\n")
+                if isinstance(found, Event):
+                    yield found
+        self._shapes.clear()
 
-    def _put_off(self, block: bytes) -> bool:
-        """Take note of a block's lines; False if they are to be looked at one by one."""
+    def _defer(self, block: bytes) -> bool:
+        """Remember a block's lines for `flush`; False if they must be looked at one by one."""
         if self._recogniser.has_cut(block):
             return False
         found = []
@@ -98,42 +98,42 @@ class Scan:
         if others or self._recogniser.order_matters(needle):
             return False
         ends = [part.find(b"\n") for part in rest]
-        if -1 in ends:  # one line has two, or no end
+        if -1 in ends:  # a line holds the needle twice, or has no end
             return False
         heads = [part[part.rfind(b"\n") + 1 :] for part in [first, *rest[:-1]]]
         texts = [part[:end] for part, end in zip(rest, ends, strict=True)]
-        alike = self._like(heads[0], needle)
-        if alike is None or not alike.heads.fullmatch(b"\n".join(heads) + b"\n"):
+        shape = self._shape(heads[0], needle)
+        if shape is None or not shape.heads.fullmatch(b"\n".join(heads) + b"\n"):
             return False
-        if alike.longest + len(needle) + max(map(len, texts)) >= LONGEST:
+        if shape.longest + len(needle) + max(map(len, texts)) >= LONGEST:
             return False
-        return self._note(alike, heads, texts)
+        return self._note(shape, heads, texts)
 
-    def _like(self, head: bytes, needle: bytes) -> _Alike | None:
-        """The lines like one with this head; None if it is of no such form."""
+    def _shape(self, head: bytes, needle: bytes) -> _Shape | None:
+        """The shape of lines with this head; None if there is no such."""
         found = _HEAD.fullmatch(head)
         if found is None:
             return None
         stamp, writer, message = found.groups()
         key = b"\n".join([re.sub(rb"\d", b"0", stamp), writer, needle, message])
-        if key not in self._alike:
-            self._alike[key] = _Alike(stamp, writer, needle, message)
-        return self._alike[key]
+        if key not in self._shapes:
+            self._shapes[key] = _Shape(stamp, writer, needle, message)
+        return self._shapes[key]
 
-    def _note(self, alike: _Alike, heads: list[bytes], texts: list[bytes]) -> bool:
-        """Keep the latest head of each text; False if a stamp can't be put off."""
-        stamps = [head[: alike.stamp] for head in heads]
+    def _note(self, shape: _Shape, heads: list[bytes], texts: list[bytes]) -> bool:
+        """Keep the latest head of each text; False if a stamp lies behind `until`."""
+        stamps = [head[: shape.stamp] for head in heads]
         if len(self._times) > _MOST:
             self._times.clear()
         times = [self._times[stamp] for stamp in sorted(set(stamps))]
         if max(times) > self._until:
             return False
-        if times[0] >= alike.upto and times == sorted(times) and stamps == sorted(stamps):
-            alike.last.update(zip(texts, heads, strict=True))  # none is earlier than the one before
+        if times[0] >= shape.latest and times == sorted(times) and stamps == sorted(stamps):
+            shape.last.update(zip(texts, heads, strict=True))  # none is earlier than the one before
         else:
             for text, head, stamp in zip(texts, heads, stamps, strict=True):
-                before = alike.last.setdefault(text, head)
-                if self._times[stamp] > self._times[before[: alike.stamp]]:
-                    alike.last[text] = head
-        alike.upto = max(alike.upto, *times)
+                before = shape.last.setdefault(text, head)
+                if self._times[stamp] > self._times[before[: shape.stamp]]:
+                    shape.last[text] = head
+        shape.latest = max(shape.latest, *times)
         return True

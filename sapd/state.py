@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from sapd import errors, files
 from sapd.access import Published
 from sapd.formats import parse_address
-from sapd.maillog import Begun, Cursor, Position
+from sapd.maillog import Cursor, PendingCut, Position
 from sapd.recogniser import Context
 from sapd.relay import EVERY, Claims, Ledger
 from sapd.timestamps import LAST
@@ -276,23 +276,26 @@ def _position_to_json(where: Position) -> dict[str, Any]:
     return {
         **_cursor_to_json(where.here),
         "lines": where.lines,
-        "before": where.before and _cursor_to_json(where.before),
-        "cut": where.cut
-        and {**_cursor_to_json(where.cut.after), "marker": where.cut.marker.decode("latin-1")},
+        "before": where.rotated and _cursor_to_json(where.rotated),
+        "cut": where.pending_cut and _pending_cut_to_json(where.pending_cut),
     }
 
 
 def _position(read: Any) -> Position:
     return Position(
         here=_cursor(read),
-        before=_cursor(read["before"]) if read["before"] is not None else None,
+        rotated=_cursor(read["before"]) if read["before"] is not None else None,
         lines=_natural(read["lines"]) if read["lines"] is not None else None,
-        cut=_begun(read["cut"]) if read["cut"] is not None else None,
+        pending_cut=_pending_cut(read["cut"]) if read["cut"] is not None else None,
     )
 
 
-def _begun(read: Any) -> Begun:
-    return Begun(_cursor(read), _text(read["marker"]).encode("latin-1"))
+def _pending_cut_to_json(cut: PendingCut) -> dict[str, Any]:
+    return {**_cursor_to_json(cut.after), "marker": cut.marker.decode("latin-1")}
+
+
+def _pending_cut(read: Any) -> PendingCut:
+    return PendingCut(_cursor(read), _text(read["marker"]).encode("latin-1"))
 
 
 def _cursor_to_json(cursor: Cursor) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sapd.recogniser import Event, Recogniser
+
 LOGS = Path(__file__).with_name("logs")
 STRANGERS = LOGS / "strangers"
 Row = dict[str, Any]
@@ -52,3 +54,9 @@ def data(row: Row) -> bytes:
     """The line's bytes, newline included."""
     line: str = row["line"]
     return line.encode("utf-8", "surrogateescape") + b"\n"
+
+
+def event_of(recogniser: Recogniser, line: bytes) -> Event | None:
+    """The event that a line is, None if it is none, for whatever reason."""
+    found = recogniser.recognise(line)
+    return found if isinstance(found, Event) else None

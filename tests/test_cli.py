@@ -291,7 +291,7 @@ def test_match_explains_what_was_cut() -> None:
     head = "Nov 22 10:41:05 mx1 pop3d: "
     text = f"{head}LOGIN FAILED, user=A\n{head}LOGIN, user=b, ip=[192.0.2.1], port=[7]\n"
     said = sapd("match", "--explain", text=text).stdout.splitlines()
-    assert said[0] == "1: nothing (it was cut, so that what follows may be a stranger's words)"
+    assert said[0] == "1: nothing (it was cut, so what follows may be a stranger's words)"
     assert said[1] == "2: nothing (it may be the rest of a message whose head a stranger wrote)"
 
 

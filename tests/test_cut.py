@@ -8,7 +8,7 @@ import pytest
 
 from sapd import cut, files
 from sapd.cut import MARKER
-from sapd.maillog import Begun, Cursor, Position
+from sapd.maillog import Cursor, PendingCut, Position
 from tests.cutting import STAMP, line, read, shorten
 
 
@@ -101,7 +101,7 @@ def test_a_cut_is_recognised_if_nobody_lived_to_save_it(log: Path, keep: int) ->
     planned = shorten(log, position, keep)
     assert planned is not None
     intent = Position(
-        position.here, None, position.lines, Begun(planned.after.here, planned.marker)
+        position.here, None, position.lines, PendingCut(planned.after.here, planned.marker)
     )
     with log.open("ab") as file:
         file.write(line(50_000))
@@ -193,7 +193,9 @@ def test_another_log_is_not_gone_on_with(log: Path) -> None:
 
 def test_an_intent_without_the_cut_is_recognised(log: Path) -> None:
     _, position = read(log)
-    intent = Position(position.here, None, position.lines, Begun(Cursor(500, b"x" * 256), b"\n"))
+    intent = Position(
+        position.here, None, position.lines, PendingCut(Cursor(500, b"x" * 256), b"\n")
+    )
     with log.open("ab") as file:
         file.write(line(50_000))
     text, position = read(log, intent)

@@ -9,7 +9,7 @@ import pytest
 
 from sapd import errors, formats
 from sapd.formats import Format
-from sapd.recogniser import Recogniser, framed, frames
+from sapd.recogniser import Event, Recogniser, frames_of, syslog_frame
 from sapd.timestamps import Clock, moment
 from tests import samples
 
@@ -52,7 +52,9 @@ def test_the_formats_are_those_that_have_samples() -> None:
 def test_every_pattern_needle_and_own_head_has_a_sample(name: str) -> None:
     format = formats.load(name)
     texts = [samples.data(row).removesuffix(b"\n") for row in samples.rows(name)]
-    messages = [frame.message for text in texts for frame in frames(format, text, framed(text))]
+    messages = [
+        frame.message for text in texts for frame in frames_of(format, text, syslog_frame(text))
+    ]
     for kind in format.lines:
         fitting = [message for message in messages if kind.pattern.fullmatch(message)]
         assert fitting, kind.pattern.pattern
@@ -104,7 +106,7 @@ def test_a_file_replaces_the_shipped_format_of_its_name(tmp_path: Path) -> None:
     write(tmp_path, "qpopper")
     recogniser = Recogniser(["qpopper"], Clock(NOW), str(tmp_path))
     event = recogniser.recognise(LINE)
-    assert event is not None
+    assert isinstance(event, Event)
     assert event.format == "qpopper"
     qpopper = 'Nov 22 10:41:05 mx1 popper[1]: (v4) POP login by user "bob" at (h) 192.0.2.10\n'
     assert recogniser.recognise(qpopper.encode()) is None
@@ -265,9 +267,9 @@ def test_an_alternative_is_anchored_at_both_ends(tmp_path: Path) -> None:
 def test_stars_in_programs(tmp_path: Path, glob: str, program: str, fits: bool) -> None:
     write(tmp_path, programs=f'["{glob}"]')
     line = LINE.replace(b"ourpop", program.encode())
-    assert framed(line.removesuffix(b"\n")) is not None
+    assert syslog_frame(line.removesuffix(b"\n")) is not None
     event = Recogniser(["ours"], Clock(NOW), str(tmp_path)).recognise(line)
-    assert (event is not None) == fits
+    assert isinstance(event, Event) == fits
 
 
 def test_auto_is_no_name(tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sapd.recogniser import Event, Recogniser
-from sapd.scan import Scan
+from sapd.recogniser import Event, Recogniser, Rejection
+from sapd.scan import Deduplicator
 from sapd.timestamps import AHEAD, Clock
+from tests.samples import event_of
 
 NOW = datetime(2026, 11, 22, 10, 45, tzinfo=UTC).timestamp()
 WRITERS = ["mx1 popper[7]: ", "mx1 popper[4242]: ", "mx2 popper[7]: ", "mx1 qpopper[7]: "]
@@ -72,12 +73,12 @@ def test_a_scan_says_what_the_recogniser_says(formats: list[str], blocks: list[b
         event
         for block in blocks
         for line in block.splitlines(keepends=True)
-        if (event := one_by_one.recognise(line)) and event.event == "login"
+        if (event := event_of(one_by_one, line)) and event.event == "login"
     ]
     recogniser = Recogniser(formats, Clock(NOW, UTC), wanted=["login"])
-    scan = Scan(recogniser, NOW + AHEAD)
+    scan = Deduplicator(recogniser, NOW + AHEAD)
     found = [event for block in blocks for event in scan.events(block)]
-    found += scan.rest()
+    found += scan.flush()
     assert latest(event for event in found if event.event == "login") == latest(expected)
     assert recogniser.context == one_by_one.context
 
@@ -86,11 +87,11 @@ def test_the_same_login_a_thousand_times_is_recognised_once() -> None:
     calls = []
 
     class Counting(Recogniser):
-        def recognise(self, line: bytes) -> Event | None:
+        def recognise(self, line: bytes) -> Event | Rejection | None:
             calls.append(line)
             return super().recognise(line)
 
-    scan = Scan(Counting(["qpopper"], Clock(NOW, UTC)), NOW)
+    scan = Deduplicator(Counting(["qpopper"], Clock(NOW, UTC)), NOW)
     for minute in range(10, 40):
         block = b"".join(
             b"Nov 22 10:%d:%02d mx1 popper[%d]: %s\n" % (minute, n % 60, n, LOGINS[n % 2].encode())
@@ -99,7 +100,7 @@ def test_the_same_login_a_thousand_times_is_recognised_once() -> None:
         assert list(scan.events(block)) == []
     assert calls == []
     last = datetime(2026, 11, 22, 10, 39, 59, tzinfo=UTC).timestamp()
-    assert sorted((event.address, event.time) for event in scan.rest()) == [
+    assert sorted((event.address, event.time) for event in scan.flush()) == [
         ("192.0.2.1", last - 1),
         ("192.0.2.2", last),
     ]

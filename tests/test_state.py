@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sapd import errors, files, state
 from sapd.access import Published
-from sapd.maillog import Begun, Cursor, Position
+from sapd.maillog import Cursor, PendingCut, Position
 from sapd.recogniser import Context
 from sapd.relay import EVERY, Ledger
 from sapd.state import Stuck
@@ -31,7 +31,7 @@ FULL = state.empty()._replace(
             Cursor(300, bytes(range(256))),
             Cursor(5, b"x\n"),
             12,
-            Begun(Cursor(3, b"abc"), b"\xff\n"),
+            PendingCut(Cursor(3, b"abc"), b"\xff\n"),
         ),
         "/var/log/mail.log": Position(),
     },
@@ -76,7 +76,7 @@ def test_it_is_plain_json(tmp_path: Path) -> None:
 
 def test_older_versions_are_read(tmp_path: Path) -> None:
     log = "/var/log/qpopper"
-    begun = FULL.positions[log]._replace(cut=Begun(Cursor(3, b"abc"), b""))
+    begun = FULL.positions[log]._replace(pending_cut=PendingCut(Cursor(3, b"abc"), b""))
     claims = Ledger()
     claims.claims = FULL.ledger.claims
     expected = FULL._replace(ledger=claims, closed={})

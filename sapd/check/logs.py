@@ -16,7 +16,7 @@ from sapd.check.syslogs import SYSLOG_CONFS, syslog_sources
 from sapd.config import Config, Log
 from sapd.formats import AUTO, load, usable
 from sapd.maillog import Reading
-from sapd.recogniser import Recogniser, Unusable, framed
+from sapd.recogniser import Event, Recogniser, Unusable, syslog_frame
 from sapd.timestamps import AHEAD, Clock
 
 _MISSES = 2000  # of the last lines, in which near misses are looked for
@@ -93,7 +93,7 @@ def _look(reading: Reading, recogniser: Recogniser, rest: Recogniser, now: float
         seen.others.update(event.format for event in rest.events(block) if event.event == "login")
         seen.latest.extend(block.removesuffix(b"\n").split(b"\n")[-_MISSES:])
     seen.lines = reading.lines_read
-    seen.syslog = framed(seen.last.removesuffix(b"\n")) is not None
+    seen.syslog = syslog_frame(seen.last.removesuffix(b"\n")) is not None
     return seen
 
 
@@ -145,9 +145,12 @@ def _near_misses(lines: Iterable[bytes], recogniser: Recogniser) -> list[tuple[s
     kinds: dict[bytes, tuple[tuple[float, int], bytes, str]] = {}
     for line in lines:
         kind = re.sub(rb"\d+", b"0", line)
-        if kind not in kinds and recogniser.recognise(line + b"\n") is None:
+        if kind in kinds:
+            continue
+        found = recogniser.recognise(line + b"\n")
+        if not isinstance(found, Event):
             nearness, reason = explain.miss(recogniser.formats, line)
-            kinds[kind] = nearness, line, recogniser.why or reason
+            kinds[kind] = nearness, line, found.reason if found else reason
     nearest = sorted(kinds.values(), reverse=True)[:3]
     return [(_shown(line), reason) for (near, _), line, reason in nearest if near > 0]
 

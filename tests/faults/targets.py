@@ -36,7 +36,7 @@ def lines(data: bytes) -> None:
     """A block of lines means what its lines mean one by one, and each event is a sound one."""
     rows = re.findall(rb"[^\n]*\n|[^\n]+", data)
     RECOGNISER.context = Context()
-    found = [(number, RECOGNISER.recognise(row)) for number, row in enumerate(rows)]
+    found = [(number, samples.event_of(RECOGNISER, row)) for number, row in enumerate(rows)]
     context, RECOGNISER.context = RECOGNISER.context, Context()
     assert [*RECOGNISER.events(data)] == [event for _, event in found if event is not None]
     assert RECOGNISER.context == context

@@ -28,7 +28,7 @@ import pytest
 
 from sapd import config, errors, maillog, run
 from sapd.maillog import BLOCK
-from sapd.scan import Scan
+from sapd.scan import Deduplicator
 from sapd.timestamps import rfc3339
 from tests.folders import ROOT
 from tests.servers.filesystems import mounted
@@ -521,15 +521,15 @@ def blocks_of_lines(scene: Scene) -> bytes:
 
 def read_while(scene: Scene, monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
     """Run sapd; `act` once the first block was read."""
-    events, acts = Scan.events, [act]
+    events, acts = Deduplicator.events, [act]
 
-    def events_and_act(self: Scan, block: bytes) -> Iterator[object]:
+    def events_and_act(self: Deduplicator, block: bytes) -> Iterator[object]:
         yield from events(self, block)
         while acts:
             acts.pop()()
 
     with monkeypatch.context() as patch:
-        patch.setattr(Scan, "events", events_and_act)
+        patch.setattr(Deduplicator, "events", events_and_act)
         assert run.once(scene.config).status == 0
     assert not acts
 
