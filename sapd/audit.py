@@ -14,12 +14,12 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from sapd import cut, files
-from sapd.maillog import ANCHOR, Cursor, Position
+from sapd import cut, errors, files
+from sapd.config import Config
+from sapd.report import Change
 from sapd.timestamps import rfc3339
 
 NAME = "audit.jsonl"
-HOUR = 3600
 
 
 class Entry(NamedTuple):
@@ -31,6 +31,25 @@ class Entry(NamedTuple):
     account: str
     login: float | None
     reason: str
+
+
+def keep(config: Config, changes: Sequence[Change], now: float) -> errors.SapdError | None:
+    """Write down what changed at `now` (UTC epoch seconds); what kept it from that, if it was."""
+    entries = [
+        Entry(now, change.verb, change.address, change.account, change.login, change.reason)
+        for change in changes
+        if change.trailed
+    ]
+    if not entries:
+        return None
+    try:
+        if config.audit.syslog:
+            to_syslog(entries)
+        if config.audit.keep_lines:
+            append(config.state_directory, entries, config.audit.keep_lines)
+    except (OSError, errors.SapdError) as error:
+        return errors.of_writing(os.path.join(config.state_directory, NAME), error)
+    return None
 
 
 def append(directory: str, entries: Sequence[Entry], keep_lines: int) -> None:
@@ -48,13 +67,7 @@ def append(directory: str, entries: Sequence[Entry], keep_lines: int) -> None:
         torn = end > 0 and os.pread(fd, 1, end - 1) != b"\n"  # the disk was full
         text = b"\n" * torn + b"".join(_line(entry) for entry in entries)
         files.write_all(fd, text, end)
-        end += len(text)
-        anchor = os.pread(fd, ANCHOR, max(end - ANCHOR, 0))
-        position = cut.counted(fd, Position(Cursor(end, anchor), lines=None))
-        stamp = rfc3339(entries[-1].time).encode()
-        planned = cut.due(fd, position, keep_lines, 2 * keep_lines, lambda _: stamp)
-        if planned is not None:
-            cut.perform(fd, planned)
+        cut.shorten(fd, keep_lines, 2 * keep_lines, rfc3339(entries[-1].time).encode())
     finally:
         os.close(fd)
 

@@ -15,9 +15,24 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from sapd import config, defaults, errors, files, formats, maillog, messages, run, timestamps
+from sapd import (
+    config,
+    decision,
+    defaults,
+    errors,
+    files,
+    formats,
+    maillog,
+    maps,
+    messages,
+    run,
+    timestamps,
+)
+from sapd.addresses import parse_address
 from sapd.recogniser import Event, Recogniser, Rejection
 from sapd.relay import Rules
+from sapd.report import Report
+from sapd.toml_table import seconds
 
 _PATIENCE = 300  # tenths of a second that `close` waits
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -103,7 +118,7 @@ class _Duration(click.ParamType):  # type: ignore[type-arg]
 
     def convert(self, value: Any, param: Any, ctx: Any) -> float:
         try:
-            return value if isinstance(value, float) else float(config.seconds(value))
+            return value if isinstance(value, float) else float(seconds(value))
         except ValueError as error:
             self.fail(f"{error}.", param, ctx)
 
@@ -158,11 +173,14 @@ def list_command(*, as_json: bool, at: str | None, config_path: str, verbose: in
     settings = config.load(config_path)
     given = _moment(at, settings)
     moment = time.time() if given is None else given
-    grants, stuck = run.grants(settings, moment)
-    if stuck is not None:
-        since = f"could not be brought up to date since {timestamps.rfc3339(stuck)}"
-        reason = f"{since}, and may let in others than these; sapd run says why"
-        messages.complain("warning", f"{settings.access.database}: {reason}")
+    from sapd import who
+
+    grants, unpublished = who.grants(settings, moment)
+    if unpublished is not None:
+        since = timestamps.rfc3339(unpublished)
+        reason = f"could not be brought up to date since {since}, and may let in others than these"
+        path = maps.chosen(settings.access).path
+        messages.complain("warning", f"{path}: {reason}; sapd run says why")
     if as_json:
         rows = [
             {
@@ -230,13 +248,13 @@ def close_command(
 
 
 def _address(text: str) -> str:
-    found = formats.parse_address(text.encode("utf-8", "surrogateescape"))
+    found = parse_address(text.encode("utf-8", "surrogateescape"))
     if found is None:
         raise click.BadParameter(f'"{text}" is no address.', param_hint="ADDRESS")
     return found
 
 
-def _close(settings: config.Config, wanted: set[str]) -> run.Report:
+def _close(settings: config.Config, wanted: set[str]) -> Report:
     """Wait for a run that is at work, which takes seconds at most."""
     for _ in range(_PATIENCE):
         with suppress(files.Locked):
@@ -301,17 +319,12 @@ def match_command(
 
 
 def _why_it_opens_nothing(event: Event, now: float, rules: Rules) -> str:
-    if event.event != "login":
+    if event.event != "login" or event.address is None:
         return ""
-    if event.address is None:
-        return "neither it nor an earlier line of the same process names an address"
-    if rules.forbids(event.address):
-        return "its address may never relay"
-    if (name := rules.denies(event.account)) is not None:
-        return f'policy.deny_accounts has "{name}"'
     if event.time > now + timestamps.AHEAD:
         return "its stamp is ahead of now; check the clock and the log's timezone"
-    return "it is older than the window" if rules.until(event.address, event.time) <= now else ""
+    why = decision.of_login(rules, event.address, event.account, event.time, now)
+    return "" if why is None else why.words
 
 
 _COLOURS = {"login": "green", "logout": "cyan", "connect": "yellow"}
@@ -391,7 +404,7 @@ def _formats(file: str, names: tuple[str, ...], config_path: str) -> tuple[confi
         if given is not ParameterSource.DEFAULT or os.path.exists(config_path):
             raise
         log, directory = config.Log(file, (formats.AUTO,)), defaults.FORMATS_DIRECTORY
-        rules = Rules(config.seconds(defaults.WINDOW))
+        rules = Rules(seconds(defaults.WINDOW))
     else:
         path = os.path.abspath(file)
         here = [log for log in settings.logs if file != "-" and log.path == path]

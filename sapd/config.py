@@ -1,24 +1,17 @@
 """The configuration: TOML to named tuples, with errors that name file, key and remedy."""
 
+from __future__ import annotations
+
 import os
-import re
 import tomllib
 from datetime import tzinfo
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple
 
-from sapd import defaults, errors, formats, relay, timestamps
-from sapd.idle import Looks
-from sapd.relay import Network, Rules
-
-_LONGEST = 366 * 86400
-LIMITS = {
-    "client_rate": "ClientRate",
-    "client_connections": "ClientConn",
-    "greet_pause": "GreetPause",
-}
-"""The settings in [policy] that are limits, and the tags of sendmail's entries for them."""
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+from sapd import defaults, errors, formats, maps, timestamps
+from sapd.addresses import Network, contains
+from sapd.idle import Snapshot
+from sapd.relay import Rules
+from sapd.toml_table import Table, nearest
 
 
 class Log(NamedTuple):
@@ -31,19 +24,6 @@ class Log(NamedTuple):
     cut_above: int = 0
 
 
-class Access(NamedTuple):
-    """The map; `source` None means a separate map that holds sapd's entries alone.
-
-    `limits` are (tag, value) of further entries for each address that is open.
-    """
-
-    database: str
-    source: str | None = None
-    makemap: str = "/usr/sbin/makemap"
-    tag: str = "Connect:"
-    limits: tuple[tuple[str, int], ...] = ()
-
-
 class Audit(NamedTuple):
     """How many lines of the trail are kept, 0 for no trail; whether syslog is told, too."""
 
@@ -54,22 +34,22 @@ class Audit(NamedTuple):
 class Config(NamedTuple):
     """Everything that the file says. Paths are absolute.
 
-    `looks` is how the file and the administrator's own formats looked before they were read.
+    `snapshot` is how the file and the administrator's own formats looked before they were read.
     """
 
     path: str
     logs: tuple[Log, ...]
-    access: Access
+    access: maps.Access
     state_directory: str
     rules: Rules
     audit: Audit
     formats_directory: str
-    looks: Looks
+    snapshot: Snapshot
 
 
 def load(path: str) -> Config:
     """Read and check the file; raises `SapdError` 78, or 77 if it may not be read."""
-    looks = Looks([path])
+    snapshot = Snapshot([path])
     try:
         with open(path, "rb") as file:
             read = tomllib.load(file)
@@ -81,25 +61,21 @@ def load(path: str) -> Config:
         raise errors.SapdError(errors.BAD_CONFIG, path, reason) from None
     except (ValueError, RecursionError) as error:
         raise errors.SapdError(errors.BAD_CONFIG, path, f"is not TOML: {error}") from None
-    return _config(_Table(path, "", read), looks)
+    return _config(Table(path, "", read), snapshot)
 
 
-def _config(top: "_Table", looks: Looks) -> Config:
+def _config(top: Table, snapshot: Snapshot) -> Config:
     top.only(
         *("window", "formats_directory", "log", "access", "state", "network", "policy", "audit")
     )
     formats_directory = top.path("formats_directory", defaults.FORMATS_DIRECTORY)
-    looks.add(Looks(formats.looked_at(formats_directory)))
+    snapshot.add(Snapshot(formats.looked_at(formats_directory)))
     known = formats.names(formats_directory)
     logs = tuple(_log(table, known) for table in top.tables("log"))
     if not logs:
         top.refuse("log", "is missing; add [[log]] with the path of the POP server's log")
     policy = top.table("policy")
-    access = _access(top.table("access"), _limits(policy))
-    if access.limits and access.source is None:
-        key = next(key for key in LIMITS if policy.has(key))
-        why = "needs access.source: a map without it is a separate one"
-        policy.refuse(key, f"{why}, and sendmail looks limits up in its own access.db alone")
+    access = maps.access_of(top.table("access"), policy)
     state = top.table("state")
     state.only("directory")
     directory = state.path("directory", defaults.STATE_DIRECTORY)
@@ -109,15 +85,15 @@ def _config(top: "_Table", looks: Looks) -> Config:
     audit.only("keep_lines", "syslog")
     kept = audit.count("keep_lines", 0)
     trail = Audit(Audit().keep_lines if kept is None else kept, audit.flag("syslog"))
-    config = Config(top.file, logs, access, directory, rules, trail, formats_directory, looks)
+    config = Config(top.file, logs, access, directory, rules, trail, formats_directory, snapshot)
     _refuse_one_file_for_two(top, config)
     return config
 
 
-def _rules(top: "_Table", policy: "_Table") -> Rules:
+def _rules(top: Table, policy: Table) -> Rules:
     policy.only(
         *("never", "after_logout", "max_accounts_per_address", "one_address_per_account"),
-        *("deny_accounts", *LIMITS),
+        *("deny_accounts", *maps.LIMITS),
     )
     never = policy.networks("never", ())
     windows: dict[Network, float] = {}
@@ -129,7 +105,7 @@ def _rules(top: "_Table", policy: "_Table") -> Rules:
                 table.refuse("networks", f'names "{network}" a second time')
             windows[network] = window
             for shut in never:
-                if relay.contains(shut, network):
+                if contains(shut, network):
                     why = f'gives "{network}" a window, and policy.never shuts "{shut}"'
                     table.refuse("networks", f"{why}; remove one of them")
     denied = policy.texts("deny_accounts", ())
@@ -147,7 +123,7 @@ def _rules(top: "_Table", policy: "_Table") -> Rules:
 
 
 def _refuse_a_logout_that_is_never_logged(
-    policy: "_Table", rules: Rules, logs: tuple[Log, ...], directory: str
+    policy: Table, rules: Rules, logs: tuple[Log, ...], directory: str
 ) -> None:
     if rules.after_logout is None:
         return
@@ -160,24 +136,11 @@ def _refuse_a_logout_that_is_never_logged(
     policy.refuse("after_logout", why)
 
 
-def _limits(policy: "_Table") -> tuple[tuple[str, int], ...]:
-    """The limits by sendmail's tags; a pause is in milliseconds (cf/README, greet_pause)."""
-    limits = []
-    for key, tag in LIMITS.items():
-        if policy.has(key):
-            pause = key == "greet_pause"
-            limit = int(policy.seconds(key) * 1000) if pause else policy.count(key) or 0
-            limits.append((tag, limit))
-    return tuple(limits)
-
-
-def _refuse_one_file_for_two(top: "_Table", config: Config) -> None:
+def _refuse_one_file_for_two(top: Table, config: Config) -> None:
     """A log may be cut, and a database is rewritten: neither may be another file, too."""
     roles = [(log.path, "log.path") for log in config.logs]
     roles += [
-        *([(config.access.source, "access.source")] if config.access.source else []),
-        (config.access.database, "access.database"),
-        (config.access.makemap, "access.makemap"),
+        *((path, setting) for setting, path in maps.chosen(config.access).files().items()),
         (os.path.abspath(config.path), "the configuration"),
         (os.path.join(config.state_directory, "state.json"), "the state"),
         (os.path.join(config.state_directory, "lock"), "the lock of the state"),
@@ -191,13 +154,13 @@ def _refuse_one_file_for_two(top: "_Table", config: Config) -> None:
         seen[real] = role
 
 
-def _log(table: "_Table", known: list[str]) -> Log:
+def _log(table: Table, known: list[str]) -> Log:
     table.only("path", "formats", "timezone", "keep_lines", "cut_above")
     path = table.path("path")
     names = table.texts("formats", ("qpopper",))
     for name in names:
         if name not in [formats.AUTO, *known]:
-            table.refuse("formats", f'has no format "{name}"{_nearest(name, known)}')
+            table.refuse("formats", f'has no format "{name}"{nearest(name, known)}')
     if formats.AUTO in names and len(names) > 1:
         table.refuse("formats", f'has "{formats.AUTO}", which stands for all, beside others')
     if not names:
@@ -215,134 +178,3 @@ def _log(table: "_Table", known: list[str]) -> Log:
     if above is not None and keep is not None and above < keep:
         table.refuse("cut_above", f"is {above}, less than keep_lines {keep}; make it at least that")
     return Log(path, names, zone, keep, above if above is not None else keep or 0)
-
-
-def _access(table: "_Table", limits: tuple[tuple[str, int], ...]) -> Access:
-    table.only("source", "database", "makemap", "tag")
-    database = table.path("database", "/etc/mail/access.db")
-    if not database.endswith(".db"):
-        table.refuse("database", "must end in .db, because makemap appends it")
-    text = database.removesuffix(".db")
-    source = None
-    if table.has("source"):
-        source = table.path("source")
-    elif not table.has("database"):
-        source = text
-    elif os.path.exists(text):
-        # Without it a run would replace the administrator's entries by sapd's alone.
-        table.refuse("source", f'is missing; set source = "{text}", or name another database')
-    tag = table.text("tag", "Connect:")
-    if not re.fullmatch(r"([A-Za-z][A-Za-z0-9_-]*:)?", tag):
-        table.refuse("tag", f'is "{tag}"; it is a word and a colon, as "Connect:", or empty')
-    return Access(database, source, table.path("makemap", "/usr/sbin/makemap"), tag, limits)
-
-
-def seconds(text: str) -> float:
-    """A duration such as 90s, 30m, 8h or 2d in seconds; raises ValueError."""
-    found = re.fullmatch(r"(\d{1,9})\s*([smhd])", text.strip())
-    duration = int(found[1]) * _UNITS[found[2]] if found else 0
-    if not 0 < duration <= _LONGEST:
-        raise ValueError(f'is "{text}"; write a number and s, m, h or d, as "30m", up to 366d')
-    return duration
-
-
-class _Table:
-    """One table of the file."""
-
-    def __init__(self, file: str, name: str, values: dict[str, Any]) -> None:
-        self.file = file
-        self._name = name
-        self._values = values
-
-    def refuse(self, key: str, why: str) -> NoReturn:
-        where = f"{self._name}.{key}" if self._name else key
-        raise errors.SapdError(errors.BAD_CONFIG, self.file, f"{where} {why}")
-
-    def has(self, key: str) -> bool:
-        return key in self._values
-
-    def only(self, *known: str) -> None:
-        """Refuse every other key."""
-        for key in self._values:
-            if key not in known:
-                self.refuse(key, f"is no setting{_nearest(key, list(known))}")
-
-    def _get(self, key: str, kind: type, what: str) -> Any:
-        value = self._values.get(key)
-        if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
-            self.refuse(key, f"must be {what}")
-        return value
-
-    def text(self, key: str, default: str | None = None) -> str:
-        value = self._get(key, str, f'a text in quotes, as {key} = "..."')
-        if value is None:
-            value = default
-        if value is None:
-            self.refuse(key, "is missing")
-        return str(value)
-
-    def path(self, key: str, default: str | None = None) -> str:
-        """A path, absolute, or relative to the file's folder."""
-        text = self.text(key, default)
-        try:
-            usable = text != "" and b"\0" not in os.fsencode(text)
-        except UnicodeEncodeError:
-            usable = False
-        if not usable:
-            self.refuse(key, "is no path that this system can name")
-        folder = os.path.dirname(os.path.abspath(self.file))
-        return os.path.normpath(os.path.join(folder, text))
-
-    def seconds(self, key: str, default: str | None = None) -> float:
-        try:
-            return seconds(self.text(key, default))
-        except ValueError as error:
-            self.refuse(key, str(error))
-
-    def count(self, key: str, least: int = 1) -> int | None:
-        value: int | None = self._get(key, int, "a whole number")
-        if value is not None and value < least:
-            self.refuse(key, f"is {value}; it must be at least {least}")
-        return value
-
-    def flag(self, key: str) -> bool:
-        value = self._values.get(key, False)
-        if not isinstance(value, bool):
-            self.refuse(key, "must be true or false")
-        return value
-
-    def texts(self, key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
-        value = self._get(key, list, f'a list of texts, as {key} = ["..."]')
-        if value is None:
-            if default is None:
-                self.refuse(key, "is missing")
-            return default
-        if not all(isinstance(item, str) for item in value):
-            self.refuse(key, f'must be a list of texts, as {key} = ["..."]')
-        return tuple(value)
-
-    def networks(self, key: str, default: tuple[str, ...] | None = None) -> tuple[Network, ...]:
-        found: list[Network] = []
-        for text in self.texts(key, default):
-            try:
-                found.append(relay.network(text))
-            except ValueError as error:
-                self.refuse(key, f'has "{text}": {error}; networks look like 192.0.2.0/24')
-        return tuple(found)
-
-    def table(self, key: str) -> "_Table":
-        value = self._get(key, dict, f"a table, as [{key}]")
-        return _Table(self.file, key, value or {})
-
-    def tables(self, key: str) -> list["_Table"]:
-        value = self._get(key, list, f"one or more tables, as [[{key}]]") or []
-        if not all(isinstance(item, dict) for item in value):
-            self.refuse(key, f"must be one or more tables, as [[{key}]]")
-        return [_Table(self.file, key, item) for item in value]
-
-
-def _nearest(word: str, known: list[str]) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(word, known, 1, 0.5)
-    return f'; did you mean "{near[0]}"?' if near else f"; known are {', '.join(sorted(known))}"

@@ -9,18 +9,21 @@ step leaves a log in which every unread line stands. Elsewhere the tail is copie
 the file truncated once nothing new came; a line appended between the last look and the truncation
 (microseconds, unless the machine is busy) is lost. While that goes on the log begins with a line
 that says how far, and holds part of a line where the copy ends: it must not be read while it is
-`half_copied`, and `finish` goes on from there, for which it needs no more than the marker and the
-number of bytes to take out. Lines that were not read are never cut, nor is a log that was rotated
-since it was read. Programs that don't append but keep their own place leave a hole behind the cut.
+`half_copied`. `resume` goes on from there with the `PendingCut` that the state keeps.
+
+Lines that were not read are never cut, nor is a log that was rotated since it was read. Programs
+that don't append but keep their own place leave a hole behind the cut.
 """
 
 import errno
 import os
 import re
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
-from sapd import files
+from sapd import errors, files
 from sapd.maillog import ANCHOR, BLOCK, Cursor, Position
 
 MARKER = re.compile(rb"[^\n]* sapd\[\d+\]: log cut, \d+ lines removed *\n")
@@ -29,6 +32,16 @@ MARKER = re.compile(rb"[^\n]* sapd\[\d+\]: log cut, \d+ lines removed *\n")
 _LARGEST_BLOCK = 64 * 1024  # bytes; NFS names more, but takes no block out
 _COLLAPSE_RANGE = 0x08  # linux/falloc.h
 _UNSUPPORTED = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+
+
+class PendingCut(NamedTuple):
+    """What must be known of a cut before it begins, so that `resume` can finish it.
+
+    `after` is the place up to which the log was read, as it is once the cut is done.
+    """
+
+    after: Cursor
+    marker: bytes
 
 
 class Cut(NamedTuple):
@@ -45,6 +58,11 @@ class Cut(NamedTuple):
     before: Cursor
     after: Position
 
+    @property
+    def pending(self) -> PendingCut:
+        """What the state must keep until the cut is done."""
+        return PendingCut(self.after.here, self.marker)
+
 
 def counted(fd: int, position: Position) -> Position:
     """The position with its number of lines, counted if it is not known. Raises OSError."""
@@ -53,7 +71,7 @@ def counted(fd: int, position: Position) -> Position:
     return position._replace(lines=_count_lines(fd, 0, position.here.offset))
 
 
-def due(
+def plan(
     fd: int,
     position: Position,
     keep_lines: int,
@@ -79,7 +97,7 @@ def due(
     point = _end_of_line(fd, removed + old_marker)
     if point > here.offset:  # there never were so many lines
         position = counted(fd, position._replace(lines=None))
-        return due(fd, position, keep_lines, cut_above, stamp_like)
+        return plan(fd, position, keep_lines, cut_above, stamp_like)
     marker = b"%s %s sapd[%d]: log cut, %d lines removed" % (
         stamp_like(os.pread(fd, 64, point)),
         os.uname().nodename.encode("ascii", "replace"),
@@ -103,12 +121,12 @@ def due(
 def perform(fd: int, cut: Cut) -> bool:
     """Cut the log open on `fd`; False if it was rotated meanwhile.
 
-    Raises OSError, and leaves it to `finish` to go on.
+    Raises OSError, and leaves it to `resume` to go on.
     """
     if not _stands(fd, cut.before):
         return False
     files.write_all(fd, cut.marker, cut.shift)
-    return finish(fd, cut.marker, cut.shift)
+    return _finish(fd, cut.marker, cut.shift)
 
 
 def _stands(fd: int, here: Cursor) -> bool:
@@ -116,7 +134,7 @@ def _stands(fd: int, here: Cursor) -> bool:
     return os.pread(fd, len(here.anchor), here.offset - len(here.anchor)) == here.anchor
 
 
-def finish(fd: int, marker: bytes, shift: int) -> bool:
+def _finish(fd: int, marker: bytes, shift: int) -> bool:
     """Go on with a cut that was begun; False if the log open on `fd` is not one with its marker.
 
     Raises OSError, and can then be called again.
@@ -135,25 +153,101 @@ def finish(fd: int, marker: bytes, shift: int) -> bool:
     return True
 
 
-def half_copied(path: str, marker: bytes) -> bool:
-    """Whether the log was not wholly copied to its front by the cut with this marker."""
+def cut_log(
+    path: str,
+    position: Position,
+    plan_of: Callable[[int, Position], Cut | None],
+    begin: Callable[[PendingCut], bool],
+    *,
+    dry: bool,
+) -> tuple[Position, Cut | None]:
+    """Cut a log that was read up to `position`, if it needs it; the counted position, and the cut.
+
+    `plan_of` is `plan` with its settings. `begin` saves the intent; where it can't, or the log was
+    rotated meanwhile, nothing is cut. With `dry` nothing is written, and the cut is what would be
+    done. Raises OSError, also FileNotFoundError, and `SapdError`.
+    """
+    fd = files.open_in_place(path, writing=not dry)
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        return _copied(os.pread(fd, len(marker), 0), marker) is not None
-    except OSError:
-        return False
+        position = counted(fd, position)
+        planned = plan_of(fd, position)
+        if planned is None or dry or (begin(planned.pending) and perform(fd, planned)):
+            return position, planned
+        return position, None
     finally:
         os.close(fd)
 
 
-def _collapse(fd: int, length: int) -> bool:
-    """Take `length` bytes out at the head of the file; False where the file system can't."""
-    import ctypes
+def resume(path: str, position: Position, pending: PendingCut, *, dry: bool = False) -> Position:
+    """Finish a cut that an earlier run began; return the position that holds now.
 
-    fallocate = ctypes.CDLL(None, use_errno=True).fallocate64
+    A cut that can't be finished but has not spoilt anything is no problem: it is planned anew. One
+    that left the log half copied, which must then not be read, raises OSError or `SapdError`. With
+    `dry` nothing is written.
+    """
+    done = Position(pending.after, position.rotated)
+    try:
+        if not dry:
+            fd = files.open_in_place(path, writing=True)
+            try:
+                shift = position.here.offset - pending.after.offset
+                return done if _finish(fd, pending.marker, shift) else position
+            finally:
+                os.close(fd)
+    except (OSError, errors.SapdError):
+        if half_copied(path, pending.marker):
+            raise
+    return done if _is_done(path, pending) else position
+
+
+def _is_done(path: str, pending: PendingCut) -> bool:
+    with _looking_at(path) as fd:
+        return fd is not None and pending.after.proves and _stands(fd, pending.after)
+
+
+def half_copied(path: str, marker: bytes) -> bool:
+    """Whether the log was not wholly copied to its front by the cut with this marker."""
+    with _looking_at(path) as fd:
+        return fd is not None and _copied(os.pread(fd, len(marker), 0), marker) is not None
+
+
+@contextmanager
+def _looking_at(path: str) -> Iterator[int | None]:
+    """The file, open for reading; None if it can't be read."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        yield None
+        return
+    try:
+        yield fd if stat.S_ISREG(os.fstat(fd).st_mode) else None
+    finally:
+        os.close(fd)
+
+
+def shorten(fd: int, keep_lines: int, cut_above: int, stamp: bytes) -> None:
+    """Cut a file that nobody else writes to, open on `fd`, if it has more than `cut_above` lines.
+
+    The marker begins with `stamp`. Raises OSError.
+    """
+    end = os.fstat(fd).st_size
+    anchor = os.pread(fd, ANCHOR, max(end - ANCHOR, 0))
+    position = counted(fd, Position(Cursor(end, anchor)))
+    planned = plan(fd, position, keep_lines, cut_above, lambda _: stamp)
+    if planned is not None:
+        perform(fd, planned)
+
+
+def _collapse(fd: int, length: int) -> bool:
+    """Take `length` bytes out at the head of the file; False where the system can't."""
+    try:
+        import ctypes
+
+        library = ctypes.CDLL(None, use_errno=True)
+        # glibc's takes 64 bits everywhere; musl's has no other name; the BSDs have neither.
+        fallocate = getattr(library, "fallocate64", None) or library.fallocate
+    except (ImportError, OSError, AttributeError):
+        return False
     fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
     while fallocate(fd, _COLLAPSE_RANGE, 0, length) != 0:
         number = ctypes.get_errno()

@@ -52,6 +52,11 @@ def cannot_write(path: str, error: OSError) -> SapdError:
     return SapdError(status_of(error), path, f"can't be written: {error.strerror}")
 
 
+def of_writing(path: str, error: OSError | SapdError) -> SapdError:
+    """The same, where the failure may have got its words already."""
+    return error if isinstance(error, SapdError) else cannot_write(path, error)
+
+
 def bug(error: BaseException) -> SapdError:
     """What to say of an exception that nobody expected: its type, text and place."""
     place, trace = "", error.__traceback__

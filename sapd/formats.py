@@ -36,11 +36,11 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from ipaddress import IPv6Address
 from itertools import count
 from typing import Any, NamedTuple, NoReturn
 
 from sapd import errors
+from sapd.addresses import parse_address
 from sapd.timestamps import STAMPS
 
 AUTO = "auto"
@@ -48,9 +48,6 @@ AUTO = "auto"
 
 LONGEST = 1000
 """Bytes of a line. Loggers cut long messages, and a cut line may end where a stranger wants."""
-
-_OCTET = rb"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
-_IPV4 = re.compile(_OCTET + rb"(?:\." + _OCTET + rb"){3}")  # a fifth of the time ipaddress takes
 
 _SHIPPED = os.path.join(os.path.dirname(__file__), "popformats")
 _PIDS = ("always", "never", "maybe")
@@ -370,19 +367,3 @@ def without_groups(found: re.Match[bytes]) -> bytes:
             start, end = found.span(group)
             rest[start:end] = b"\n" * (end - start)
     return bytes(rest)
-
-
-def parse_address(text: bytes) -> str | None:
-    """The address in its usual spelling, an IPv4-mapped one as IPv4; None if it is none.
-
-    vpopmail writes an underscore for each colon of an IPv6 address (vchkpw.c).
-    """
-    if _IPV4.fullmatch(text):
-        return text.decode("ascii")
-    try:
-        ip = IPv6Address(text.replace(b"_", b":").decode("ascii"))
-    except ValueError:
-        return None
-    if ip.scope_id is not None:
-        return None
-    return str(ip.ipv4_mapped or ip)

@@ -14,9 +14,14 @@ could change again and look the same.
 from __future__ import annotations
 
 import os
-from time import time
+from time import clock_gettime, time
 
 from sapd import defaults
+
+try:
+    from time import CLOCK_BOOTTIME as _SINCE_BOOT
+except ImportError:  # Linux's own; elsewhere the usual clock counts from there, too
+    from time import CLOCK_MONOTONIC as _SINCE_BOOT
 
 TYPE_CHECKING = (
     False  # not typing's own: to load that, or collections.abc, takes half as long again
@@ -32,8 +37,8 @@ _LARGEST = 1024 * 1024  # bytes; of a longer file the rest is missing, and so th
 _SETTLED = 0.1  # seconds; a file system's clock ticks every 1 to 10 ms
 
 
-class Looks(dict[str, str]):
-    """{path: how it looks}, of files that may be missing; `changed` is when the last one was."""
+class Snapshot(dict[str, str]):
+    """{path: how the file looks}; the file may be missing. `changed` is when the last one was."""
 
     def __init__(self, paths: Iterable[str]) -> None:
         """Look at them all."""
@@ -43,15 +48,15 @@ class Looks(dict[str, str]):
             times = self[path].split()[4::5]
             self.changed = max(self.changed, *(int(changed) / 1e9 for changed in times), 0)
 
-    def hold(self) -> bool:
-        """Whether they all look the same now; False if they could do so although one changed."""
-        return self.changed < self._taken - _SETTLED and self == Looks(self)
+    def unchanged(self) -> bool:
+        """Whether all files look the same now; False if one may have changed all the same."""
+        return self.changed < self._taken - _SETTLED and self == Snapshot(self)
 
-    def add(self, others: Looks) -> None:
-        """Have others, taken earlier, among these."""
-        self.update(others)
-        self.changed = max(self.changed, others.changed)
-        self._taken = min(self._taken, others._taken)
+    def add(self, earlier: Snapshot) -> None:
+        """Include an earlier snapshot of other files."""
+        self.update(earlier)
+        self.changed = max(self.changed, earlier.changed)
+        self._taken = min(self._taken, earlier._taken)
 
 
 def _look(path: str) -> str:
@@ -66,14 +71,15 @@ def _look(path: str) -> str:
     return " ".join(map(str, found))
 
 
-def note(config: str, looks: Looks, now: float, until: float) -> bytes | None:
-    """The note's text, if there can be one: from `now` `until` then (UTC epoch) nothing is to do.
+def note(config: str, snapshot: Snapshot, now: float, until: float) -> bytes | None:
+    """The note's text, None if there can be none: nothing is to do from `now` to `until`.
 
-    `looks` has all files that a pass goes by, the configuration among them.
+    Times are UTC epoch seconds. The snapshot has all files that a pass goes by, the configuration
+    among them.
     """
-    if any("\n" in path for path in looks) or now - looks.changed < _SETTLED:
+    if any("\n" in path for path in snapshot) or now - snapshot.changed < _SETTLED:
         return None
-    rows = [f"{path}\t{look}" for path, look in looks.items()]
+    rows = [f"{path}\t{look}" for path, look in snapshot.items()]
     head = [os.path.abspath(config), *_machine(), repr(now), repr(until)]
     return os.fsencode("\n".join([_FIRST, *head, *rows, _LAST]))
 
@@ -81,8 +87,11 @@ def note(config: str, looks: Looks, now: float, until: float) -> bytes | None:
 def nothing_happened(config: str) -> bool:
     """Whether a run with this configuration, by its path, would find nothing to do."""
     try:
+        directory = state_directory(config)
+        if directory is None:
+            return False
         # No link is followed: in another user's folder it could lead root to a device.
-        text = _read(os.path.join(_guess(config), NAME), os.O_NOFOLLOW)
+        text = _read(os.path.join(directory, NAME), os.O_NOFOLLOW)
         first, path, program, boot, since, until, *rows, last = text.split("\n")
         return (
             [first, path, program, boot] == [_FIRST, os.path.abspath(config), *_machine()]
@@ -94,20 +103,57 @@ def nothing_happened(config: str) -> bool:
         return False
 
 
-def _guess(config: str) -> str:
-    """The state's folder, as far as one can tell without reading TOML: the note proves it right."""
-    _, _, table = _read(config).partition("[state]")
-    _, _, value = table.partition("directory")
-    directory = value.split('"')[1] if value.count('"') > 1 else defaults.STATE_DIRECTORY
-    return os.path.join(os.path.dirname(os.path.abspath(config)), directory)
+def state_directory(config: str) -> str | None:
+    """The state's folder, read line by line, without a TOML parser; None if that can't be told.
+
+    The note then proves that it is the right one. Raises OSError.
+    """
+    table, found = "", defaults.STATE_DIRECTORY
+    for line in _read(config).splitlines():
+        text = line.strip()
+        if '"""' in text or "'''" in text or text.startswith(("state.", '"state"', "'state'")):
+            return None  # a text of several lines, or the same table in another spelling
+        if text.startswith("["):
+            table = text.partition("#")[0].replace(" ", "").replace("\t", "")
+            if "state" in table and table != "[state]":
+                return None
+        elif table == "[state]" and "=" in text and not text.startswith("#"):
+            key, _, value = text.partition("=")
+            quoted = _quoted(value.strip())
+            if key.strip() != "directory" or quoted is None:
+                return None
+            found = quoted
+    return os.path.join(os.path.dirname(os.path.abspath(config)), found)
+
+
+def _quoted(value: str) -> str | None:
+    """The text of a TOML string in one line, None if it is anything else, or has escapes."""
+    quote = value[:1]
+    text, end, rest = value[1:].partition(quote) if quote in ('"', "'") else ("", "", "")
+    rest = rest.strip()
+    whole = end and text and (not rest or rest.startswith("#"))
+    return text if whole and "\\" not in text else None
 
 
 _PROGRAM = _look(__file__)  # as it is loaded: a run that goes on may outlive it
 
 
+def boot_id() -> str:
+    """What tells this start of the machine from any other: the kernel's id, else the time of it.
+
+    The time is in whole seconds, since two clocks are never read at once. Where the clock was set
+    meanwhile it is another, and so seems the boot.
+    """
+    try:
+        found = _read("/proc/sys/kernel/random/boot_id").strip()
+    except OSError:  # no Linux, or /proc is not there
+        found = ""
+    return found or f"at {round(time() - clock_gettime(_SINCE_BOOT))}"
+
+
 def _machine() -> list[str]:
-    """Which program this is, and which boot; raises OSError if it can't be told."""
-    return [_PROGRAM, _read("/proc/sys/kernel/random/boot_id").strip()]
+    """Which program this is, and which boot."""
+    return [_PROGRAM, boot_id()]
 
 
 def _read(path: str, flags: int = 0) -> str:

@@ -57,28 +57,17 @@ class Cursor(NamedTuple):
 START = Cursor(0, b"")
 
 
-class PendingCut(NamedTuple):
-    """A cut that was begun: the place once it is done, and the marker line it leaves.
-
-    The marker is empty if the state is of version 2, which did not keep it.
-    """
-
-    after: Cursor
-    marker: bytes
-
-
 class Position(NamedTuple):
     """How far a log was read.
 
     `here` is in the log itself. `rotated` is the end of what was read in the file that was rotated
     away last; None if there is none, or nothing more can be written to it. `lines` is the number of
-    lines before `here`, None if unknown. `pending_cut` is a cut that may not be finished.
+    lines before `here`, None if unknown.
     """
 
     here: Cursor = START
     rotated: Cursor | None = None
     lines: int | None = None
-    pending_cut: PendingCut | None = None
 
 
 class _Rotating(Exception):  # noqa: N818 -- not an error: look again
@@ -205,11 +194,8 @@ class Reading:
             return segments
         if was is None:
             return self._from_edge(log, rotated)
-        if was.pending_cut and was.pending_cut.after.proves and _holds(log, was.pending_cut.after):
-            return [_Segment(log, was.pending_cut.after, None, current=True)]
         if was.here.proves and _holds(log, was.here):
-            lines = was.lines if was.pending_cut is None else None
-            return [*_late(was, rotated), _Segment(log, was.here, lines, current=True)]
+            return [*_late(was, rotated), _Segment(log, was.here, was.lines, current=True)]
         if segments := _after_rotation(was, rotated):
             if len(segments) == 1 and not was.here.proves and _holds(log, was.here):
                 return [*segments, _Segment(log, was.here, was.lines, current=True)]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from sapd import errors, files
-from sapd.run import Report
+from sapd.report import Report
 
 
 class ReaderLeft(Exception):  # noqa: N818 -- no error: `sapd list | head` has seen enough

@@ -19,7 +19,8 @@ from functools import cache, cached_property
 from typing import NamedTuple
 
 from sapd import formats
-from sapd.formats import EVENTS, LONGEST, Format, Line, parse_address
+from sapd.addresses import parse_address
+from sapd.formats import EVENTS, LONGEST, Format, Line
 from sapd.timestamps import STAMPS, Clock
 
 DAY = 86400

@@ -1,28 +1,33 @@
-"""Who may relay: the claims. Pure; `now` is an argument.
+"""The rules, and the claims that logins make. Facts only: `decision` judges. Pure.
 
 A claim is an address and an account, with the *log's* time of that account's latest login from
 there. It lasts for the window of the address's network, or until some time after a logout. What
-ends it early is remembered for as long as the login would have lasted, so that merging the same
+ends a claim early is kept for as long as its login would have lasted, so that merging the same
 lines twice changes nothing: that is why reading a log again is always safe.
+
+All times are UTC epoch seconds, and `now` is an argument.
 """
 
 import re
-from collections.abc import Collection, Container, Mapping
+from collections.abc import Collection
 from fnmatch import translate
 from functools import cache
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 from math import inf
 from typing import NamedTuple
 
-Network = IPv4Network | IPv6Network
-Claims = dict[str, dict[str, float]]
-"""{address: {account: login time}}, times in UTC epoch seconds."""
+from sapd.addresses import Network, lies_in, to_bits
+from sapd.timestamps import AHEAD
 
-EVERY = "every"
+EVERY_ADDRESS = "every"
 """Stands for all addresses among those that were closed by hand."""
 
 _MULTICAST_IPV4 = range(224, 240)  # RFC 1112; the first eight bits
 _MULTICAST_IPV6 = (255,)  # RFC 4291 section 2.7
+
+
+def same_account(account: str) -> str:
+    """What two spellings of an account have in common: they differ in case and outer blanks."""
+    return account.strip().casefold()
 
 
 class Rules(NamedTuple):
@@ -45,10 +50,11 @@ class Rules(NamedTuple):
     @property
     def longest(self) -> float:
         """The longest that a login may last, in seconds: older log lines open nothing."""
-        return max([self.window, *(window for _, window in self.windows)]) + self.longer
+        longest_window = max([self.window, *(window for _, window in self.windows)])
+        return longest_window + self.logout_grace
 
     @property
-    def longer(self) -> float:
+    def logout_grace(self) -> float:
         """By how much a logout may prolong a window, in seconds."""
         return self.after_logout or 0
 
@@ -56,256 +62,182 @@ class Rules(NamedTuple):
         """Seconds that a login from `address` lasts; the longest prefix wins."""
         if not self.windows:
             return self.window
-        bits, number = as_number(address)
+        bits, number = to_bits(address)
         matching = [
-            (net.prefixlen, window) for net, window in self.windows if _holds(net, bits, number)
+            (net.prefixlen, window) for net, window in self.windows if lies_in(net, bits, number)
         ]
         return max(matching)[1] if matching else self.window
 
+    def until(self, address: str, login: float) -> float:
+        """When a login at `login` from `address` ends, if nothing ends it earlier."""
+        return login + self.window_of(address)
+
     def forbids(self, address: str) -> bool:
         """Whether no login opens `address`: unspecified, multicast, or in a `never` network."""
-        bits, number = as_number(address)
+        bits, number = to_bits(address)
         return (
             number == 0
             or number >> (bits - 8) in (_MULTICAST_IPV4 if bits == 32 else _MULTICAST_IPV6)
-            or any(_holds(net, bits, number) for net in self.never)
+            or any(lies_in(net, bits, number) for net in self.never)
         )
 
-    def denies(self, account: str) -> str | None:
-        """The name or pattern in `denied` that fits an account, in any case of letters."""
-        folded = account.casefold()
+    def denied_by(self, account: str) -> str | None:
+        """The name or pattern in `denied` that fits an account."""
+        folded = same_account(account)
         if not self.denied or _any_of(self.denied).fullmatch(folded) is None:
             return None
         return next(name for name in self.denied if _any_of((name,)).fullmatch(folded))
 
-    def crowd(self, accounts: Collection[str]) -> str | None:
-        """What is to be said of an address where these are too many accounts."""
+    def too_many_accounts(self, accounts: Collection[str]) -> int | None:
+        """How many different accounts these are, if they are too many for one address."""
         if self.most_accounts is None or len(accounts) <= self.most_accounts:
             return None
-        people = {account.casefold() for account in accounts}
-        if len(people) <= self.most_accounts:
-            return None
-        return f"{len(people)} accounts, policy.max_accounts_per_address is {self.most_accounts}"
-
-    def until(self, address: str, login: float) -> float:
-        """When a login at `login` from `address` ends, if nothing comes between."""
-        return login + self.window_of(address)
+        people = {same_account(account) for account in accounts}
+        return len(people) if len(people) > self.most_accounts else None
 
 
 @cache
 def _any_of(patterns: tuple[str, ...]) -> re.Pattern[str]:
-    """What fits one of these shell patterns, in small letters."""
-    return re.compile("|".join(translate(pattern.casefold()) for pattern in patterns))
+    """A regular expression for any of these shell patterns."""
+    return re.compile("|".join(translate(same_account(pattern)) for pattern in patterns))
 
 
-def network(text: str, *, strict: bool = True) -> Network:
-    """A network such as 192.0.2.0/24, an IPv4-mapped one as IPv4; raises ValueError.
+class Stamp(NamedTuple):
+    """When something happened, in UTC epoch seconds.
 
-    `strict` refuses bits behind the prefix.
+    `written` is the log line's time, by which events are put in order. `counted` is that or, if
+    the line was a little ahead of the clock when it was read, the time of the reading: nobody
+    stays open longer than the window.
     """
-    found = ip_network(text, strict)
-    if isinstance(found, IPv6Network) and found.prefixlen >= 96:
-        mapped = found.network_address.ipv4_mapped
-        if mapped is not None:
-            return IPv4Network((mapped, found.prefixlen - 96))
-    return found
+
+    written: float
+    counted: float
+
+    def not_after(self, now: float) -> "Stamp":
+        """The same as seen by a clock that may have been set back since."""
+        if self.written > now + AHEAD:
+            return Stamp(now, now)
+        return self if self.counted <= now else Stamp(self.written, now)
 
 
-def contains(outer: Network, inner: Network) -> bool:
-    """Whether all of one network lies in another."""
-    bits = inner.max_prefixlen
-    return outer.prefixlen <= inner.prefixlen and _holds(outer, bits, int(inner.network_address))
-
-
-def as_number(address: str) -> tuple[int, int]:
-    """How many bits an address in its usual spelling has, and the number that they make.
-
-    For IPv4 by hand: `ipaddress` takes four times as long, and a large map asks 300,000 times.
-    """
-    if ":" in address:
-        return 128, int(IPv6Address(address))
-    first, second, third, last = map(int, address.split("."))
-    return 32, first << 24 | second << 16 | third << 8 | last
-
-
-def _holds(network: Network, bits: int, number: int) -> bool:
-    """Whether an address, as `as_number` has it, lies in a network."""
-    if network.max_prefixlen != bits:
-        return False
-    return int(network.network_address) == number >> (shift := bits - network.prefixlen) << shift
-
-
-class Grant(NamedTuple):
-    """An address that may relay: by whose logins, since and until when (UTC epoch seconds)."""
-
-    address: str
-    accounts: tuple[str, ...]
-    since: float
-    until: float
+Claims = dict[str, dict[str, Stamp]]
+"""{address: {account: its latest login, or its first logout since}}"""
 
 
 class Ledger:
     """The claims, and what ends them early.
 
-    `logouts` has the first logout since an account's login from an address. `homes` says where an
-    account, in small letters, logged in last, and when. `shut` says of an address, or of `EVERY`
-    one, when somebody closed it, and up to when logins do not count; the latter is earlier once the
-    clock was set back.
+    `logouts` has the first logout since an account's login from an address. `last_address` says
+    where an account logged in last, and when. `revoked` says of an address, or of
+    `EVERY_ADDRESS`, when somebody closed it, and up to when logins do not count; the latter is
+    earlier once the clock was set back.
     """
 
     def __init__(self) -> None:
-        """Nobody has logged in."""
+        """Start with no claims."""
         self.claims: Claims = {}
         self.logouts: Claims = {}
-        self.homes: dict[str, tuple[str, float]] = {}
-        self.shut: dict[str, tuple[float, float]] = {}
+        self.last_address: dict[str, tuple[str, float]] = {}
+        self.revoked: dict[str, tuple[float, float]] = {}
 
     __hash__ = None  # type: ignore[assignment]
 
     def __eq__(self, other: object) -> bool:
-        """Whether another says the same."""
+        """Whether another ledger says the same."""
         return isinstance(other, Ledger) and vars(self) == vars(other)
 
     def login(self, rules: Rules, address: str, account: str, login: float, now: float) -> bool:
         """Merge one login; whether it changed the claims and is still within its window.
 
-        A login whose address may never relay changes nothing. A stale one does not either, but for
-        ending claims of other addresses, whose windows may be longer. One that is a little ahead of
-        now counts as now: nobody stays open longer than the window.
+        A login whose address may never relay changes nothing. Nor does a stale one, but it ends
+        claims of other addresses, whose windows may be longer.
         """
-        login = min(login, now)
         if rules.forbids(address) or login + rules.longest <= now:
             return False
-        person = account.casefold()
-        if rules.one_address and self.homes.get(person, ("", -inf))[1] < login:
-            self.homes[person] = (address, login)
-        until = rules.until(address, login)
-        if until + rules.longer <= now or login <= self.shut_until(address, now):
+        person = same_account(account)
+        if rules.one_address and self.last_address.get(person, ("", -inf))[1] < login:
+            self.last_address[person] = (address, login)
+        counted = min(login, now)
+        until = rules.until(address, counted)
+        if until + rules.logout_grace <= now:
             return False
         accounts = self.claims.setdefault(address, {})
-        if accounts.get(account, -inf) >= login:
+        if account in accounts and accounts[account].written >= login:
             return False
-        accounts[account] = login
-        return until > now
+        accounts[account] = Stamp(login, counted)
+        return until > now and not self.is_revoked(address, account, now)
 
     def logout(self, rules: Rules, address: str, account: str, logout: float, now: float) -> None:
-        """Merge one logout, behind all logins that are known: the first since the login counts.
+        """Merge one logout; all logins that are known must have been merged before.
 
-        So nobody's later logout opens again, or prolongs, nor does one behind the window's end.
+        The first logout since the login counts, so that a later one of anybody's never prolongs
+        a window or opens it again. Nor does one behind the window's end.
         """
-        logout = min(logout, now)
-        login = self.claims.get(address, {}).get(account, inf)
-        if login <= logout < rules.until(address, login):
-            known = self.logouts.setdefault(address, {})
-            before = known.get(account, -inf)
-            known[account] = min(logout, before) if before >= login else logout
+        login = self.claims.get(address, {}).get(account)
+        if login is None or not login.written <= logout < rules.until(address, login.written):
+            return
+        known = self.logouts.setdefault(address, {})
+        first = known.get(account)
+        if first is None or first.written < login.written or logout < first.written:
+            known[account] = Stamp(logout, min(logout, now))
 
     def close(self, addresses: Collection[str], now: float) -> None:
-        """Have no login until now count for these addresses, or for all if none is named."""
-        for address in addresses or [EVERY]:
-            self.shut[address] = (now, now)
-        for address in addresses or list(self.claims):
-            self.claims.pop(address, None)
+        """Revoke what was read until now from these addresses, or from all if none is named."""
+        for address in addresses or [EVERY_ADDRESS]:
+            self.revoked[address] = (now, now)
 
-    def shut_until(self, address: str, now: float) -> float:
+    def revoked_until(self, address: str, now: float) -> float:
         """Up to when no login from an address counts, because somebody closed it."""
-        known = [self.shut[key] for key in (address, EVERY) if key in self.shut]
+        known = [self.revoked[key] for key in (address, EVERY_ADDRESS) if key in self.revoked]
         return max((closed if closed <= now else until for closed, until in known), default=-inf)
 
-    def closed_by_hand(self, rules: Rules, address: str, now: float) -> float | None:
-        """When somebody closed an address, if a login until then would still open it."""
-        shut = self.shut_until(address, now)
-        return shut if rules.until(address, shut) > now else None
+    def is_revoked(self, address: str, account: str, now: float) -> bool:
+        """Whether somebody closed the address after this claim was made.
+
+        Logins are stamped in whole seconds, so one in the second of the closing is revoked, too.
+        """
+        return self.claims[address][account].counted <= self.revoked_until(address, now)
 
     def end(self, rules: Rules, address: str, account: str) -> float:
         """When a claim ends or ended: after its logout, or with the window."""
         login = self.claims[address][account]
-        logout = self.logouts.get(address, {}).get(account, -inf)
-        if rules.after_logout is not None and logout >= login:
-            return logout + rules.after_logout
-        return rules.until(address, login)
+        logout = self.logouts.get(address, {}).get(account)
+        if rules.after_logout is not None and logout and logout.written >= login.written:
+            return logout.counted + rules.after_logout
+        return rules.until(address, login.counted)
 
-    def moved(self, rules: Rules, address: str, account: str) -> str | None:
+    def moved_to(self, rules: Rules, address: str, account: str) -> str | None:
         """The address from which an account logged in since, if that ends its claim here."""
-        home, since = self.homes.get(account.casefold(), (address, -inf))
-        moved = rules.one_address and home != address and since > self.claims[address][account]
-        return home if moved else None
+        latest, since = self.last_address.get(same_account(account), (address, -inf))
+        login = self.claims[address][account].written
+        return latest if rules.one_address and latest != address and since > login else None
 
     def expire(self, rules: Rules, now: float) -> None:
-        """Drop what is stale or may not be any more.
-
-        A claim ahead of now (the clock was set back) is moved to now, for the same reason.
-        """
+        """Drop what is stale, and what may not be any more."""
         for address, accounts in list(self.claims.items()):
             for account, login in list(accounts.items()):
-                accounts[account] = login = min(login, now)
-                if max(rules.until(address, login), self.end(rules, address, account)) <= now:
+                accounts[account] = login = login.not_after(now)
+                window_end = rules.until(address, login.counted)
+                if max(window_end, self.end(rules, address, account)) <= now:
                     del accounts[account]
             if not accounts or rules.forbids(address):
                 del self.claims[address]
         self.logouts = {
             address: kept
             for address, accounts in self.logouts.items()
-            if (kept := {a: min(t, now) for a, t in accounts.items() if self._has(address, a)})
+            if (kept := {a: t.not_after(now) for a, t in accounts.items() if self._has(address, a)})
         }
         since = now - rules.longest  # no claim can be older
-        self.homes = {a: (at, min(t, now)) for a, (at, t) in self.homes.items() if t > since}
-        self.shut = {
+        self.last_address = {
+            account: (address, min(time, now + AHEAD))
+            for account, (address, time) in self.last_address.items()
+            if time > since
+        }
+        self.revoked = {
             address: (closed, min(until, now))
-            for address, (closed, until) in self.shut.items()
+            for address, (closed, until) in self.revoked.items()
             if closed > since
         }
 
     def _has(self, address: str, account: str) -> bool:
         return account in self.claims.get(address, ())
-
-    def why_closed(self, rules: Rules, address: str, account: str, now: float) -> str | None:
-        """What keeps a claim from opening its address, in words; None if nothing does."""
-        if (name := rules.denies(account)) is not None:
-            return f'policy.deny_accounts has "{name}"'
-        if (home := self.moved(rules, address, account)) is not None:
-            return f"{account} logged in from {home} since"
-        if self.end(rules, address, account) <= now:
-            by_logout = now < rules.until(address, self.claims[address][account])
-            return "it logged out" if by_logout else "its window is over"
-        return None
-
-    def closed(self, rules: Rules, now: float) -> dict[str, dict[str, str]]:
-        """Claims that do not open their address, and why: {address: {account: words}}."""
-        found: dict[str, dict[str, str]] = {}
-        for address, accounts in self.claims.items():
-            for account in accounts:
-                if why := self.why_closed(rules, address, account, now):
-                    found.setdefault(address, {})[account] = why
-        return found
-
-    def open(self, closed: Mapping[str, Container[str]], refused: Container[str]) -> Claims:
-        """The claims without those that are `closed` and those of addresses that are `refused`."""
-        found: Claims = {}
-        for address, accounts in self.claims.items():
-            if address in refused:
-                continue
-            if shut := closed.get(address):
-                accounts = {a: login for a, login in accounts.items() if a not in shut}
-            if accounts:
-                found[address] = accounts
-        return found
-
-    def next_end(self, rules: Rules, now: float) -> float:
-        """When time alone will close something (UTC epoch seconds); infinite if it never does."""
-        ends = (
-            self.end(rules, address, account)
-            for address, accounts in self.claims.items()
-            for account in accounts
-        )
-        return min((end for end in ends if end > now), default=inf)
-
-    def grants(self, rules: Rules, refused: Container[str], now: float) -> list[Grant]:
-        """Who may relay at `now`; `refused` are addresses that are held shut."""
-        found = []
-        for address, accounts in self.open(self.closed(rules, now), refused).items():
-            logins = {account: login for account, login in accounts.items() if login <= now}
-            if logins and not rules.forbids(address) and not rules.crowd(logins):
-                until = max(self.end(rules, address, account) for account in logins)
-                found.append(Grant(address, tuple(sorted(logins)), min(logins.values()), until))
-        return sorted(found, key=lambda grant: (grant.until, grant.address))

@@ -12,7 +12,9 @@ import signal
 import time
 
 from sapd import config, errors, files, formats, messages, run
-from sapd.idle import Looks, nothing_happened
+from sapd.idle import Snapshot, nothing_happened
+from sapd.report import Report
+from sapd.state import SavedState
 
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -44,7 +46,7 @@ class _Passes:
         self._verbose = verbose
         self._user = os.geteuid()
         self._config: config.Config | None = None
-        self._memory = run.Memory()
+        self._saved: SavedState | None = None
         self._told: set[str] = set()
         self._locked_out = True
 
@@ -55,14 +57,16 @@ class _Passes:
         right to read it; nor if the state can't be used: each pass would read the logs from the
         window's edge, and tell the trail everything again.
         """
-        report, useful = run.Report(), True
+        report, useful = Report(), True
         try:
             if not nothing_happened(self._path):
                 settings = self._settings()
                 if settings is None:
                     return False
-                report = run.once(settings, memory=self._memory)
-                useful = self._memory.looks is not None
+                if self._saved is None or self._saved.directory != settings.state_directory:
+                    self._saved = SavedState(settings.state_directory)
+                report = run.once(settings, saved=self._saved)
+                useful = self._saved.snapshot is not None
         except files.Locked:
             if self._locked_out:
                 self.status = errors.LOCKED
@@ -79,10 +83,10 @@ class _Passes:
         """The configuration as it is; None if it changed, and may not be readable any more."""
         known = self._config
         if known is not None:
-            if known.looks.hold():
+            if known.snapshot.unchanged():
                 return known
             if os.geteuid() != self._user:
-                return known if known.looks == Looks(known.looks) else None
+                return known if known.snapshot == Snapshot(known.snapshot) else None
         formats.load.cache_clear()
         self._config = config.load(self._path)
         return self._config

@@ -1,39 +1,55 @@
-"""What a run leaves for the next one: `state.json`, version 4, mode 0600.
+"""What a run leaves for the next one: `state.json`, version 5, mode 0600.
 
 JSON that a person can read. Times are UTC epoch seconds, offsets bytes; an anchor's bytes stand
-as Latin-1 text, each character one byte. Older versions are read as well: version 1 had no
-`contexts`, version 2 no marker of a cut that was begun, and version 3 claims alone.
+as Latin-1 text, each character one byte. A claim is [login as written, as counted, end]; its end is
+null if it does not open its address, and `closed` then has the code and the detail of the reason.
+Version 4, of sapd 0.1.0, is read as well.
 
 A file that is damaged, or of a version this program does not know, is never half used and never
 overwritten: `Damaged` says why, `set_aside` renames it, and the next pass rebuilds everything still
 inside the window from the log.
+
+Failure contract. A save replaces the file by rename, after the new one is on the disk: a run that
+is killed leaves the old state or the new one, and perhaps `state.json.new`, which the next save
+overwrites.
 """
+
+from __future__ import annotations
 
 import itertools
 import json
 import os
+import re
 import stat
 import time
+from collections.abc import Collection
+from contextlib import suppress
+from math import inf
 from typing import Any, NamedTuple
 
 from sapd import errors, files
-from sapd.access import Published
-from sapd.formats import parse_address
-from sapd.maillog import Cursor, PendingCut, Position
+from sapd.addresses import parse_address
+from sapd.cut import PendingCut
+from sapd.decision import Closed, Decision, Reason
+from sapd.idle import NAME as NOTE
+from sapd.idle import Snapshot, note
+from sapd.maillog import Cursor, Position
+from sapd.maps import Access
+from sapd.maps.live import Published
 from sapd.recogniser import Context
-from sapd.relay import EVERY, Claims, Ledger
-from sapd.timestamps import LAST
+from sapd.relay import EVERY_ADDRESS, Claims, Ledger, Stamp
+from sapd.timestamps import AHEAD, LAST
 
-VERSION = 4
+VERSION = 5
 _NAME = "state.json"
-_LARGEST = 512 * 1024 * 1024  # bytes; a million addresses take 60 MB
+_LARGEST = 512 * 1024 * 1024  # bytes; a million addresses take 80 MB
 
 
 class Damaged(errors.SapdError):
     """The state can't be used."""
 
 
-class Stuck(NamedTuple):
+class Unpublished(NamedTuple):
     """Since when the map could not be published, and whom it lets in: {address: accounts}."""
 
     since: float
@@ -44,26 +60,171 @@ class State(NamedTuple):
     """Everything that is kept between runs.
 
     `time` is when the state last changed, `latest` the latest such time: the clock may have been
-    set back. `contexts` has, for each log, what its lines say about later ones. `refused` says why
-    an address that logged in is not opened, `closed` why a claim does not open its address. `ahead`
-    names the logs whose stamps lie ahead of now, `stuck` tells of a map that was not published.
+    set back. `contexts` has, for each log, what its lines say about later ones, `pending_cuts` cuts
+    that were begun, and `at_set_back` the positions when the clock was set back. `decision` is
+    the last one. `ahead` names the logs whose stamps lie ahead of now. `access` is the last
+    [access] with which a map was published, `unpublished` tells of a map that could not be.
     """
 
     time: float
     latest: float
     positions: dict[str, Position]
+    pending_cuts: dict[str, PendingCut]
+    at_set_back: dict[str, Position]
     contexts: dict[str, Context]
     ledger: Ledger
-    refused: dict[str, str]
-    closed: dict[str, dict[str, str]]
+    decision: Decision
     ahead: set[str]
+    access: Access | None = None
     published: Published | None = None
-    stuck: Stuck | None = None
+    unpublished: Unpublished | None = None
+
+    def lets_in(self) -> dict[str, list[str]]:
+        """Whom the map lets in by what was done last: {address: accounts}."""
+        if self.unpublished is not None:
+            return self.unpublished.open
+        return {address: sorted(accounts) for address, accounts in self.decision.open.items()}
+
+    def of_logs(self, paths: Collection[str]) -> State:
+        """The state without what is about other logs."""
+        return self._replace(
+            positions={path: at for path, at in self.positions.items() if path in paths},
+            pending_cuts={path: of for path, of in self.pending_cuts.items() if path in paths},
+            contexts={path: of for path, of in self.contexts.items() if path in paths},
+        )
+
+    def next_doubt(self) -> float:
+        """When the logs may have to be read again; see `after_clock_change`."""
+        return min(self.latest, self.time + AHEAD) if self.time < self.latest else inf
 
 
 def empty() -> State:
     """The state before the first run."""
-    return State(0, 0, {}, {}, Ledger(), {}, {}, set())
+    return State(0, 0, {}, {}, {}, {}, Ledger(), Decision({}, {}), set())
+
+
+def after_clock_change(state: State, paths: Collection[str], now: float) -> State | None:
+    """The state to go on with if the clock was set back, or since then put forward; else None.
+
+    Addresses may have been closed too early meanwhile, and logins taken for old or for ahead of
+    now. So the logs at these paths are read again. But what was read under a clock that was fast
+    must not open a second time when the right clock comes to that hour: from then on only what was
+    written after the clock was set back is read again.
+    """
+    was = state
+    if was.time > now + AHEAD:
+        at_set_back = {path: at for path, at in was.positions.items() if path in paths}
+        positions = {path: at for path, at in was.positions.items() if path not in paths}
+    elif was.time < was.latest and now > min(was.latest, was.time + AHEAD):
+        at_set_back = was.at_set_back if now <= was.latest else {}
+        positions = {path: at for path, at in was.positions.items() if path not in paths}
+        positions |= {path: at for path, at in was.at_set_back.items() if path in paths}
+    else:
+        return None
+    return was._replace(positions=positions, at_set_back=at_set_back, contexts={})
+
+
+def note_idle(
+    config_path: str, directory: str, snapshot: Snapshot, now: float, until: float
+) -> None:
+    """Note that nothing is to be done from `now` to `until`, if the snapshot proves it.
+
+    Where that fails the next run finds out by itself.
+    """
+    text = note(config_path, snapshot, now, until)
+    if text is not None:
+        with suppress(errors.SapdError):
+            files.replace(os.path.join(directory, NOTE), text, 0o600, durable=False)
+
+
+class SavedState:
+    """The state, and how it compares with its file; for a pass, or for several of one process.
+
+    `snapshot` is of the file that holds `state`; it is None during a pass, and where the file
+    could neither be loaded nor saved. What was loaded but could not be saved is kept all the same,
+    so that the next pass of the process does not tell everything again.
+    """
+
+    def __init__(self, directory: str, *, dry: bool = False) -> None:
+        """Read nothing yet. With `dry` nothing is ever written."""
+        self.directory = directory
+        self.state = empty()
+        self.snapshot: Snapshot | None = None
+        self._dry = dry
+        self._can_save = True
+        self._seen: Snapshot | None = None
+        self._text = ""
+
+    def load(self, problems: list[errors.SapdError]) -> None:
+        """Load the state, unless the file looks as it did when this process used it last.
+
+        Where that fails the state is empty, the file is kept, and `problems` gets the reason.
+        Raises `SapdError` in a dry run if the file may not be read.
+        """
+        self._seen, self._can_save = Snapshot([path(self.directory)]), True
+        known, self.snapshot = self.snapshot, None
+        if known == self._seen:
+            return
+        self.state, self._text = empty(), ""
+        try:
+            self.state = load(self.directory)
+            self._text = self._timeless()
+        except Damaged as damaged:
+            self._seen = None
+            problems.append(self._set_aside(damaged))
+        except errors.SapdError as problem:
+            if self._dry:
+                raise
+            self._seen, self._can_save = None, False
+            problems.append(problem)
+
+    def _set_aside(self, damaged: Damaged) -> errors.SapdError:
+        what = "a run would set it aside and read the log again"
+        if not self._dry:
+            try:
+                aside = os.path.basename(set_aside(self.directory))
+                what = f"set aside as {aside}, and rebuilt from the log"
+            except errors.SapdError as problem:
+                self._can_save = False
+                what = f"nor be set aside ({problem.reason}); nothing is saved"
+        return errors.SapdError(damaged.status, damaged.subject, f"{damaged.reason}; {what}")
+
+    def _timeless(self) -> str:
+        """The state as it would be saved, but for the times, which change with every pass."""
+        return to_text(self.state._replace(time=0, latest=0))
+
+    def change(self, **fields: Any) -> None:
+        """Replace these fields of the state."""
+        self.state = self.state._replace(**fields)
+
+    def must_be_saved(self) -> None:
+        """Have the next `save` write the file, whatever it holds."""
+        self._text = ""
+
+    def save(self, now: float, problems: list[errors.SapdError]) -> bool:
+        """Save the state if it changed; whether the disk now holds what memory does.
+
+        If it can't be saved `problems` gets the reason, once.
+        """
+        text = self._timeless()
+        if self._dry or text == self._text:
+            return True
+        if not self._can_save:
+            return False
+        self.state = self.state._replace(time=now, latest=max(self.state.latest, now))
+        try:
+            save(self.directory, to_text(self.state))
+        except errors.SapdError as problem:
+            problems.append(problem)
+            self._can_save = False
+            return False
+        self._text = text
+        self._seen = Snapshot([path(self.directory)])
+        return True
+
+    def finish(self) -> None:
+        """Keep the state for the next pass of this process, if a file stands for it."""
+        self.snapshot = self._seen
 
 
 def path(directory: str) -> str:
@@ -163,86 +324,130 @@ def _to_json(state: State) -> dict[str, Any]:
         "version": VERSION,
         "time": state.time,
         "latest": state.latest,
-        "logs": {path: _position_to_json(where) for path, where in state.positions.items()},
+        "logs": {
+            path: {
+                **_position_to_json(where),
+                "pending_cut": _pending_cut_to_json(state.pending_cuts.get(path)),
+            }
+            for path, where in state.positions.items()
+        },
+        "at_set_back": {path: _position_to_json(at) for path, at in state.at_set_back.items()},
         "contexts": {
             path: {"connects": context.connects, "cut": context.cut}
             for path, context in state.contexts.items()
             if context.connects or context.cut
         },
-        "claims": state.ledger.claims,
+        "claims": _claims_to_json(state.ledger.claims, state.decision.open),
         "logouts": state.ledger.logouts,
-        "homes": state.ledger.homes,
-        "shut": state.ledger.shut,
-        "refused": state.refused,
-        "closed": state.closed,
-        "ahead": sorted(state.ahead),
-        "published": None
-        if state.published is None
-        else {
-            "path": state.published.path,
-            "wanted": state.published.wanted,
-            "database": list(state.published.database),
-            "boot": state.published.boot,
+        "last_address": state.ledger.last_address,
+        "revoked": state.ledger.revoked,
+        "closed": {
+            address: {account: [why.reason.value, why.detail] for account, why in accounts.items()}
+            for address, accounts in state.decision.closed.items()
         },
-        "stuck": state.stuck and {"since": state.stuck.since, "open": state.stuck.open},
+        "ahead": sorted(state.ahead),
+        "access": state.access and {"server": state.access.server, **state.access.options},
+        "published": state.published and state.published._asdict(),
+        "unpublished": state.unpublished and state.unpublished._asdict(),
     }
+
+
+def _claims_to_json(
+    claims: Claims, open_: dict[str, dict[str, float]]
+) -> dict[str, dict[str, tuple[float, float, float | None]]]:
+    none: dict[str, float] = {}
+    return {
+        address: {
+            account: (login.written, login.counted, ends.get(account))
+            for account, login in accounts.items()
+        }
+        for address, accounts in claims.items()
+        for ends in (open_.get(address, none),)
+    }
+
+
+def _position_to_json(where: Position) -> dict[str, Any]:
+    return {
+        **_cursor_to_json(where.here),
+        "lines": where.lines,
+        "rotated": where.rotated and _cursor_to_json(where.rotated),
+    }
+
+
+def _pending_cut_to_json(cut: PendingCut | None) -> dict[str, Any] | None:
+    return cut and {**_cursor_to_json(cut.after), "marker": cut.marker.decode("latin-1")}
+
+
+def _cursor_to_json(cursor: Cursor) -> dict[str, Any]:
+    return {"offset": cursor.offset, "anchor": cursor.anchor.decode("latin-1")}
 
 
 def _from_json(read: Any) -> State:
     version = _natural(read["version"])
-    if not 1 <= version <= VERSION:
+    if version == 4:
+        read = _from_version_4(read)
+    elif version != VERSION:
         raise ValueError(f"is of version {version}, this program knows {VERSION}")
-    if version < 2:
-        read["contexts"] = {}
-    if version < 3:
-        for where in read["logs"].values():
-            where["cut"] = where["cut"] and {**where["cut"], "marker": ""}
-    if version < 4:
-        read |= {"logouts": {}, "homes": {}, "shut": {}, "closed": {}}
-    published = read["published"]
+    logs = {_text(path): where for path, where in read["logs"].items()}
+    cuts = {path: where["pending_cut"] for path, where in logs.items() if where["pending_cut"]}
     return State(
         time=_number(read["time"]),
         latest=_number(read["latest"]),
-        positions={_text(path): _position(where) for path, where in read["logs"].items()},
+        positions={path: _position(where) for path, where in logs.items()},
+        pending_cuts={path: _pending_cut(cut) for path, cut in cuts.items()},
+        at_set_back={_text(path): _position(at) for path, at in read["at_set_back"].items()},
         contexts={_text(path): _context(of) for path, of in read["contexts"].items()},
         ledger=_ledger(read),
-        refused={_address(address): _text(why) for address, why in read["refused"].items()},
-        closed={
-            _address(address): {_text(account): _text(why) for account, why in accounts.items()}
-            for address, accounts in read["closed"].items()
-        },
+        decision=_decision(read),
         ahead={_text(path) for path in _list(read["ahead"])},
-        published=None
-        if published is None
-        else Published(
-            _text(published["path"]),
-            _text(published["wanted"]),
-            tuple(_natural(n) for n in _list(published["database"])),
-            _text(published["boot"]),
-        ),
-        stuck=None if read["stuck"] is None else _stuck(read["stuck"]),
+        access=None if read["access"] is None else _access(read["access"]),
+        published=None if read["published"] is None else _published(read["published"]),
+        unpublished=None if read["unpublished"] is None else _unpublished(read["unpublished"]),
     )
 
 
 def _ledger(read: Any) -> Ledger:
     ledger = Ledger()
-    ledger.claims, ledger.logouts = _claims(read["claims"]), _claims(read["logouts"])
-    ledger.homes = {
+    ledger.claims, ledger.logouts = _stamps(read["claims"]), _stamps(read["logouts"])
+    ledger.last_address = {
         _text(account): (_address(address), _number(time))
-        for account, (address, time) in read["homes"].items()
+        for account, (address, time) in read["last_address"].items()
     }
-    ledger.shut = {
-        address if address == EVERY else _address(address): (_number(closed), _number(until))
-        for address, (closed, until) in read["shut"].items()
+    ledger.revoked = {
+        address if address == EVERY_ADDRESS else _address(address): (
+            _number(closed),
+            _number(until),
+        )
+        for address, (closed, until) in read["revoked"].items()
     }
     return ledger
 
 
-def _claims(read: Any) -> Claims:
+def _stamps(read: Any) -> Claims:
     return {
-        _address(address): {_text(account): _number(time) for account, time in accounts.items()}
+        _address(address): {
+            _text(account): Stamp(_number(written), _number(counted))
+            for account, (written, counted, *_) in accounts.items()
+        }
         for address, accounts in read.items()
     }
+
+
+def _decision(read: Any) -> Decision:
+    ends = {
+        address: {
+            account: _number(end) for account, (*_, end) in accounts.items() if end is not None
+        }
+        for address, accounts in read["claims"].items()
+    }
+    closed = {
+        _address(address): {
+            _text(account): Closed(Reason(code), _text(detail))
+            for account, (code, detail) in accounts.items()
+        }
+        for address, accounts in read["closed"].items()
+    }
+    return Decision({address: found for address, found in ends.items() if found}, closed)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -252,8 +457,22 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _stuck(read: Any) -> Stuck:
-    return Stuck(
+def _access(read: Any) -> Access:
+    options = dict(read)
+    return Access(_text(options.pop("server")), options)
+
+
+def _published(read: Any) -> Published:
+    return Published(
+        path=_text(read["path"]),
+        wanted=_text(read["wanted"]),
+        file=tuple(_natural(n) for n in _list(read["file"])),
+        boot=_text(read["boot"]),
+    )
+
+
+def _unpublished(read: Any) -> Unpublished:
+    return Unpublished(
         _number(read["since"]),
         {
             _address(address): [_text(account) for account in _list(accounts)]
@@ -272,34 +491,65 @@ def _context(read: Any) -> Context:
     )
 
 
-def _position_to_json(where: Position) -> dict[str, Any]:
-    return {
-        **_cursor_to_json(where.here),
-        "lines": where.lines,
-        "before": where.rotated and _cursor_to_json(where.rotated),
-        "cut": where.pending_cut and _pending_cut_to_json(where.pending_cut),
-    }
-
-
 def _position(read: Any) -> Position:
     return Position(
         here=_cursor(read),
-        rotated=_cursor(read["before"]) if read["before"] is not None else None,
+        rotated=_cursor(read["rotated"]) if read["rotated"] is not None else None,
         lines=_natural(read["lines"]) if read["lines"] is not None else None,
-        pending_cut=_pending_cut(read["cut"]) if read["cut"] is not None else None,
     )
-
-
-def _pending_cut_to_json(cut: PendingCut) -> dict[str, Any]:
-    return {**_cursor_to_json(cut.after), "marker": cut.marker.decode("latin-1")}
 
 
 def _pending_cut(read: Any) -> PendingCut:
     return PendingCut(_cursor(read), _text(read["marker"]).encode("latin-1"))
 
 
-def _cursor_to_json(cursor: Cursor) -> dict[str, Any]:
-    return {"offset": cursor.offset, "anchor": cursor.anchor.decode("latin-1")}
+def _from_version_4(read: Any) -> dict[str, Any]:
+    """The state of sapd 0.1.0, in today's shape. What it did not keep ends at once."""
+    refused = {
+        address: dict.fromkeys(read["claims"].get(address, {}), _code_of(words))
+        for address, words in read["refused"].items()
+    }
+    closed = {
+        address: {account: _code_of(words) for account, words in accounts.items()}
+        for address, accounts in read["closed"].items()
+    }
+    for address, accounts in refused.items():
+        closed[address] = {**closed.get(address, {}), **accounts}
+    return {
+        **read,
+        "logs": {
+            path: {**where, "rotated": where["before"], "pending_cut": where["cut"]}
+            for path, where in read["logs"].items()
+        },
+        "at_set_back": {},
+        "claims": {
+            address: {
+                account: (login, login, None if account in closed.get(address, ()) else login)
+                for account, login in accounts.items()
+            }
+            for address, accounts in read["claims"].items()
+        },
+        "logouts": {
+            address: {account: (logout, logout) for account, logout in accounts.items()}
+            for address, accounts in read["logouts"].items()
+        },
+        "last_address": read["homes"],
+        "revoked": read["shut"],
+        "closed": closed,
+        "access": None,
+        "published": read["published"]
+        and {**read["published"], "file": read["published"]["database"]},
+        "unpublished": read["stuck"],
+    }
+
+
+def _code_of(words: str) -> tuple[str, str]:
+    """The reason that version 4 kept in words."""
+    if found := re.fullmatch(r'.* says "(.*)"', words, re.DOTALL):
+        return Reason.REFUSED.value, found[1]
+    if words == "":
+        return Reason.RELAYS_ALREADY.value, ""
+    return Reason.EXPIRED.value, ""
 
 
 def _cursor(read: Any) -> Cursor:

@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from sapd import access, audit, state
+from sapd import audit, decision, maps, state
 from sapd.config import Config
-from sapd.relay import Grant
+from sapd.decision import Closed, Grant, Objection, Reason
 from sapd.state import State
 from sapd.timestamps import rfc3339
 
 _LATEST = 20  # lines of the trail that are shown
+
+
+def grants(config: Config, now: float) -> tuple[list[Grant], float | None]:
+    """Who may relay at `now`, and since when the map could not be brought up to date, if so.
+
+    The administrator's entries count as the last run knew them. Times are UTC epoch seconds.
+    Raises `SapdError`.
+    """
+    saved = state.load(config.state_directory)
+    decided = decision.decide(saved.ledger, config.rules, _known_objections(saved), now)
+    since = saved.unpublished.since if saved.unpublished else None
+    return decision.grants(saved.ledger, decided), since
+
+
+def _known_objections(saved: State) -> Callable[[str], Objection | None]:
+    known = {Reason.REFUSED, Reason.RELAYS_ALREADY}
+
+    def objection_to(address: str) -> Objection | None:
+        why = next(iter(saved.decision.closed.get(address, {}).values()), None)
+        return Objection(why.reason, why.detail) if why and why.reason in known else None
+
+    return objection_to
 
 
 def tell(config: Config, address: str, now: float, at: float | None) -> Iterator[str]:
@@ -36,51 +58,45 @@ def tell(config: Config, address: str, now: float, at: float | None) -> Iterator
 def at_present(config: Config, addresses: Iterable[str], now: float) -> Iterator[str]:
     """A line for each address that says whether it may relay at `now`. Raises `SapdError`."""
     saved = state.load(config.state_directory)
-    source = access.Source(config.access.source, config.access.tag)
-    granted = saved.ledger.grants(config.rules, saved.refused, now)
-    grants = {grant.address: grant for grant in granted}
+    server = maps.chosen(config.access)
     for address in addresses:
-        if address in grants:
-            said = _why_open(saved, grants[address])
-        else:
-            said = _why_closed(config, saved, source, address, now)
-        if saved.stuck is not None:
-            is_so = "open" if address in saved.stuck.open else "closed"
-            since = f"since {rfc3339(saved.stuck.since)} sapd could not rebuild it, see sapd run"
+        said = _said(config, saved, server, address, now)
+        if (unpublished := saved.unpublished) is not None:
+            is_so = "open" if address in unpublished.open else "closed"
+            since = f"since {rfc3339(unpublished.since)} sapd could not rebuild it, see sapd run"
             said = f"is {is_so} in the map as it stands; {since}; else it {said}"
         yield f"{address} {said}"
 
 
-def _why_open(saved: State, grant: Grant) -> str:
-    logins = saved.ledger.claims[grant.address]
-    by = ", ".join(f"{name} ({rfc3339(logins[name])})" for name in grant.accounts)
-    return f"is open until {rfc3339(grant.until)}, by the login of {by}"
-
-
-def _why_closed(
-    config: Config, saved: State, source: access.Source, address: str, now: float
-) -> str:
-    ledger, word = saved.ledger, source.says(address)
-    if word == "":
-        return "is not opened by sapd: it relays by an entry of its own in access.source"
-    if word:
-        return f"is closed: {word}"
-    if source.permits(address):
-        return "is not opened by sapd: it relays by its network's entry in access.source"
-    if config.rules.forbids(address):
-        return "is closed: policy.never has it, or it can be no client's"
-    if address in ledger.claims:
-        closed = ledger.closed(config.rules, now).get(address, {})
-        held = saved.refused.get(address) or "no run has opened it yet"
+def _said(config: Config, saved: State, server: maps.Map, address: str, now: float) -> str:
+    ledger, rules = saved.ledger, config.rules
+    claims = ledger.claims.get(address, {})
+    ends: dict[str, float] = {}
+    closed: dict[str, Closed] = {}
+    if claims:
+        ends, closed = decision.judge(ledger, rules, server.objection_to, address, now)
+    if ends:
+        by = ", ".join(f"{name} ({rfc3339(claims[name].written)})" for name in sorted(ends))
+        return f"is open until {rfc3339(max(ends.values()))}, by the login of {by}"
+    if closed:
         found = [
-            f"{account} logged in at {rfc3339(login)}, but {closed.get(account, held)}"
-            for account, login in ledger.claims[address].items()
+            f"{account} logged in at {rfc3339(claims[account].written)}, but {why.words}"
+            for account, why in closed.items()
         ]
         return f"is closed: {'; '.join(found)}"
-    shut = ledger.closed_by_hand(config.rules, address, now)
-    if shut is not None:
-        return f"is closed: by sapd close at {rfc3339(shut)}, and nobody has logged in since"
-    return "is closed: nobody has logged in from it within the window; fetch mail first"
+    why = decision.without_claim(ledger, rules, server.objection_to, address, now)
+    return _without_claim(why, permitted=server.permits(address))
+
+
+def _without_claim(why: Closed, *, permitted: bool) -> str:
+    if why.reason is Reason.RELAYS_ALREADY:
+        return f"is not opened by sapd: {why.words}"
+    if permitted and why.reason is not Reason.REFUSED:
+        return "is not opened by sapd: it relays by its network's entry in access.source"
+    if why.reason is Reason.EXPIRED:
+        return "is closed: nobody has logged in from it within the window; fetch mail first"
+    since = ", and nobody has logged in since" if why.reason is Reason.REVOKED else ""
+    return f"is closed: {why.words}{since}"
 
 
 def _at(trail: list[audit.Entry], address: str, at: float, longest: float) -> str:

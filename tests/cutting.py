@@ -28,7 +28,7 @@ def shorten(log: Path, position: Position, keep: int, above: int | None = None) 
     fd = os.open(log, os.O_RDWR)
     try:
         position = cut.counted(fd, position)
-        planned = cut.due(fd, position, keep, keep if above is None else above, lambda _: STAMP)
+        planned = cut.plan(fd, position, keep, keep if above is None else above, lambda _: STAMP)
         if planned is not None:
             cut.perform(fd, planned)
         return planned

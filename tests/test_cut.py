@@ -111,7 +111,7 @@ def test_a_cut_is_recognised_if_nobody_lived_to_save_it(log: Path, keep: int) ->
 def planned_for(log: Path, keep: int) -> cut.Cut:
     fd = os.open(log, os.O_RDWR)
     try:
-        planned = cut.due(fd, cut.counted(fd, read(log)[1]), keep, keep, lambda _: STAMP)
+        planned = cut.plan(fd, cut.counted(fd, read(log)[1]), keep, keep, lambda _: STAMP)
         assert planned is not None
         return planned
     finally:

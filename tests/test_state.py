@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sapd.access import Published
 
 from sapd import errors, files, state
-from sapd.access import Published
 from sapd.maillog import Cursor, PendingCut, Position
 from sapd.recogniser import Context
 from sapd.relay import EVERY, Ledger

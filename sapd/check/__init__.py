@@ -1,6 +1,6 @@
 """Whether this set-up is sound: looks at all as a run would, and at who else has a hand in it.
 
-Nothing is changed; only a folder of scratch, gone at the end, lets makemap try the source.
+Nothing is changed; only a folder of scratch, gone at the end, is for trials.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from sapd import errors, formats, state
-from sapd.access import Published
-from sapd.check import limits, logs, maps
+from sapd import errors, formats, idle, maps, state
+from sapd.check import logs
 from sapd.check.finding import Finding, Note, problem
 from sapd.check.schedules import schedules
 from sapd.config import Config
+from sapd.maps.live import Published
 
 
 def findings(config: Config, root: str = "/") -> Iterator[Finding]:
@@ -40,9 +40,14 @@ def _all(config: Config, root: str) -> Iterator[Finding]:
         published = state.load(config.state_directory).published
     except errors.SapdError as error:
         damaged = problem(error)
-    yield from maps.findings(config.access, config.state_directory, published, root)
-    yield from limits.findings(config.access, os.path.join(root, "etc/mail/sendmail.cf"))
+    scratch = config.state_directory
+    if not os.path.isdir(scratch):
+        scratch = os.path.dirname(scratch)  # where the first run makes it
+    yield from maps.chosen(config.access).findings(published, scratch, root)
     yield damaged or _state_folder(config.state_directory)
+    if idle.state_directory(config.path) != config.state_directory:
+        reason = "write [state] directory in one line, in quotes, without escapes"
+        yield Note(f"{config.path}: an idle minute costs more than it need; {reason}")
     yield from _schedule(config, root)
 
 

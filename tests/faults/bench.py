@@ -196,7 +196,7 @@ def outcome(site: Site) -> dict[str, Any]:
         "map": site.entries(),
         "log": _MARKER.sub(rb"\1\n", site.log.read_bytes()),
         "trail": set(site.audit.read_bytes().splitlines()) if site.audit.exists() else set(),
-        "list": run.grants(config.load(str(site.config)), LATER),
+        "list": who.grants(config.load(str(site.config)), LATER),
         "files": sorted(
             (str(path.relative_to(site.folder)), about.st_mode, about.st_uid, about.st_nlink)
             for path in site.folder.rglob("*")

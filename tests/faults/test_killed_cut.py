@@ -44,7 +44,7 @@ def test_a_kill_at_any_step_of_a_cut_loses_no_login_and_makes_none(
             if not run_killed_in_its_cut(site, settings, monkeypatch, step):
                 break
             assert run.once(settings, NOW).status == 0
-            assert {grant.address for grant in run.grants(settings, NOW)[0]} == {
+            assert {grant.address for grant in who.grants(settings, NOW)[0]} == {
                 "192.0.2.1",
                 "192.0.2.2",
             }, step

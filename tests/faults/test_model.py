@@ -424,7 +424,7 @@ class Host(RuleBasedStateMachine):
 
     def map_and_list_are_right(self) -> None:
         must, may = self.model.must_be_open(self.now), self.model.may_be_open(self.now)
-        grants, stuck = run.grants(self.config, self.now)
+        grants, stuck = who.grants(self.config, self.now)
         assert stuck is None
         listed = {grant.address: grant for grant in grants}
         assert self.dump() == self.model.entries(listed)

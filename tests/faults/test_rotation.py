@@ -125,7 +125,7 @@ class Scene:
         assert self.open_addresses() == self.seen
 
     def open_addresses(self) -> set[str]:
-        grants, stuck = run.grants(self.config, time.time())
+        grants, stuck = who.grants(self.config, time.time())
         assert stuck is None
         return {grant.address for grant in grants}
 

@@ -365,7 +365,7 @@ def test_a_wrong_number_of_lines_cuts_nothing_that_was_not_read(
     def late(*args: Any) -> cut.Cut | None:
         site.write(*rest[60:], login("192.0.2.1", at=NOW))
         monkeypatch.undo()
-        return cut.due(*args)
+        return cut.plan(*args)
 
     monkeypatch.setattr(run, "cut", type("Late", (), {**vars(cut), "due": staticmethod(late)}))
     passes.at()

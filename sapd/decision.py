@@ -1,0 +1,218 @@
+"""Who is open, who is closed, and why: the only place that decides it or puts it into words. Pure.
+
+A claim opens its address unless one of the `Reason`s below holds; of several the first one counts,
+everywhere: for the map, the trail, the warnings, `sapd who` and `sapd match --explain`.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
+from math import inf
+from typing import NamedTuple
+
+from sapd.relay import Ledger, Rules
+from sapd.timestamps import rfc3339
+
+
+class Reason(Enum):
+    """Why a claim does not open its address; the order is that of precedence.
+
+    The value stands in the state's file.
+    """
+
+    FORBIDDEN = "forbidden"
+    REFUSED = "refused"
+    RELAYS_ALREADY = "relays already"
+    DENIED = "denied"
+    MOVED = "moved"
+    TOO_MANY = "too many accounts"
+    LOGGED_OUT = "logged out"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+
+
+class Objection(NamedTuple):
+    """What the administrator's own entries have against opening an address.
+
+    `reason` is `REFUSED` or `RELAYS_ALREADY`, `detail` the entry's key and value.
+    """
+
+    reason: Reason
+    detail: str
+
+
+class Closed(NamedTuple):
+    """Why something is closed; what `detail` holds is said in `words`."""
+
+    reason: Reason
+    detail: str = ""
+
+    @property
+    def words(self) -> str:
+        """The reason as people read it: the part behind "because", in one line."""
+        return _WORDS[self.reason].format(self.detail)
+
+
+_WORDS = {
+    Reason.FORBIDDEN: "policy.never has it, or it can be no client's",
+    Reason.REFUSED: 'access.source says "{}"',
+    Reason.RELAYS_ALREADY: "it relays by an entry of its own in access.source",
+    Reason.DENIED: 'policy.deny_accounts has "{}"',
+    Reason.MOVED: "the account logged in from {} since",
+    Reason.TOO_MANY: "{} accounts logged in, more than policy.max_accounts_per_address",
+    Reason.LOGGED_OUT: "it logged out",
+    Reason.REVOKED: "sapd close closed it at {}",
+    Reason.EXPIRED: "its window is over",
+}
+
+OfAddress = Callable[[str], Objection | None]
+"""Gives what the administrator's entries have against an address."""
+
+
+class Decision(NamedTuple):
+    """Every claim is in one of these two.
+
+    `open`: {address: {account: end (UTC epoch seconds)}}; `closed`: {address: {account: why}}.
+    """
+
+    open: dict[str, dict[str, float]]
+    closed: dict[str, dict[str, Closed]]
+
+    def ends(self) -> dict[str, float]:
+        """When each open address closes, if nobody logs in again (UTC epoch seconds)."""
+        return {address: max(accounts.values()) for address, accounts in self.open.items()}
+
+
+class Grant(NamedTuple):
+    """An address that may relay: by whose logins, since and until when (UTC epoch seconds)."""
+
+    address: str
+    accounts: tuple[str, ...]
+    since: float
+    until: float
+
+
+def decide(ledger: Ledger, rules: Rules, objection: OfAddress, now: float) -> Decision:
+    """Judge every claim as of `now` (UTC epoch seconds); a login after that is no claim yet."""
+    decision = Decision({}, {})
+    for address in ledger.claims:
+        is_open, closed = judge(ledger, rules, objection, address, now)
+        if is_open:
+            decision.open[address] = is_open
+        if closed:
+            decision.closed[address] = closed
+    return decision
+
+
+def judge(
+    ledger: Ledger, rules: Rules, objection: OfAddress, address: str, now: float
+) -> tuple[dict[str, float], dict[str, Closed]]:
+    """The claims of one address: {account: end} of those that open it, {account: why} of others."""
+    accounts = [a for a, login in ledger.claims[address].items() if login.counted <= now]
+    if (why := _of_address(rules, objection, address)) is not None:
+        return {}, dict.fromkeys(accounts, why)
+    closed = {
+        account: why
+        for account in accounts
+        if (why := _of_claim(ledger, rules, address, account, now)) is not None
+    }
+    is_open = {
+        account: ledger.end(rules, address, account)
+        for account in accounts
+        if account not in closed
+    }
+    if (number := rules.too_many_accounts(is_open)) is not None:
+        crowd = Closed(Reason.TOO_MANY, str(number))
+        order = list(Reason).index
+        higher = {a: w for a, w in closed.items() if order(w.reason) < order(Reason.TOO_MANY)}
+        return {}, {**dict.fromkeys(accounts, crowd), **higher}
+    return is_open, closed
+
+
+def _of_address(rules: Rules, objection: OfAddress, address: str) -> Closed | None:
+    if rules.forbids(address):
+        return Closed(Reason.FORBIDDEN)
+    found = objection(address)
+    return None if found is None else Closed(found.reason, found.detail)
+
+
+def _of_claim(
+    ledger: Ledger, rules: Rules, address: str, account: str, now: float
+) -> Closed | None:
+    if (name := rules.denied_by(account)) is not None:
+        return Closed(Reason.DENIED, name)
+    if (other := ledger.moved_to(rules, address, account)) is not None:
+        return Closed(Reason.MOVED, other)
+    ended = ledger.end(rules, address, account) <= now
+    if ended and now < rules.until(address, ledger.claims[address][account].counted):
+        return Closed(Reason.LOGGED_OUT)
+    if ledger.is_revoked(address, account, now):
+        return _revoked(ledger, address, now)
+    return Closed(Reason.EXPIRED) if ended else None
+
+
+def _revoked(ledger: Ledger, address: str, now: float) -> Closed:
+    return Closed(Reason.REVOKED, rfc3339(ledger.revoked_until(address, now)))
+
+
+def without_claim(
+    ledger: Ledger, rules: Rules, objection: OfAddress, address: str, now: float
+) -> Closed:
+    """Why an address is closed from which nobody has a claim."""
+    if (why := _of_address(rules, objection, address)) is not None:
+        return why
+    if rules.until(address, ledger.revoked_until(address, now)) > now:
+        return _revoked(ledger, address, now)
+    return Closed(Reason.EXPIRED)
+
+
+def of_gone(
+    lets_in: Mapping[str, Iterable[str]],
+    decision: Decision,
+    ledger: Ledger,
+    rules: Rules,
+    now: float,
+) -> dict[str, Closed]:
+    """Why those addresses are closed now that were let in, and from which nobody has a claim."""
+    gone = lets_in.keys() - decision.open.keys() - decision.closed.keys()
+    return {address: without_claim(ledger, rules, _nothing, address, now) for address in gone}
+
+
+def _nothing(_: str) -> None:
+    """No objection."""
+
+
+def of_login(rules: Rules, address: str, account: str, login: float, now: float) -> Closed | None:
+    """Why this one login would open nothing at `now`; None if it would."""
+    ledger = Ledger()
+    ledger.login(rules, address, account, login, now)
+    if address not in ledger.claims:
+        name = rules.denied_by(account)
+        if name is not None and not rules.forbids(address):
+            return Closed(Reason.DENIED, name)
+        return without_claim(ledger, rules, _nothing, address, now)
+    _, closed = judge(ledger, rules, _nothing, address, now)
+    return closed.get(account)
+
+
+def grants(ledger: Ledger, decision: Decision) -> list[Grant]:
+    """Who may relay by a decision, the one that ends first at the top."""
+    found = []
+    for address, ends in decision.open.items():
+        since = min(ledger.claims[address][account].counted for account in ends)
+        found.append(Grant(address, tuple(sorted(ends)), since, max(ends.values())))
+    return sorted(found, key=lambda grant: (grant.until, grant.address))
+
+
+def next_end(ledger: Ledger, rules: Rules, now: float) -> float:
+    """When time alone will close something (UTC epoch seconds); infinite if it never does."""
+    ends = (
+        ledger.end(rules, address, account)
+        for address, accounts in ledger.claims.items()
+        for account in accounts
+    )
+    return min((end for end in ends if end > now), default=inf)
+
+
+def pairs(claims: Mapping[str, Iterable[str]]) -> set[tuple[str, str]]:
+    """Each (address, account) of {address: accounts}."""
+    return {(address, account) for address, accounts in claims.items() for account in accounts}

@@ -1,0 +1,154 @@
+"""One log, read: what its new lines say, and where the next pass goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import NamedTuple
+
+from sapd import errors
+from sapd.config import Config, Log
+from sapd.maillog import Position, Reading
+from sapd.recogniser import Context, Event, Recogniser
+from sapd.relay import Ledger, Rules
+from sapd.scan import Deduplicator
+from sapd.timestamps import AHEAD, Clock
+
+
+class Batch(NamedTuple):
+    """What was read of a log; times are UTC epoch seconds.
+
+    `logins` is {(address, account): the latest login}, `logouts` are (address, account, time).
+    `ahead` counts logins that open nothing because they are stamped too far ahead of now.
+    `position` is None where the log could not be read to its end: then `problem` says why, and
+    what was read before is here all the same. `counts` is for people.
+    """
+
+    log: Log
+    logins: dict[tuple[str, str], float]
+    logouts: list[tuple[str, str, float]]
+    ahead: int
+    position: Position | None
+    context: Context
+    counts: str
+    problem: errors.SapdError | None = None
+
+
+def read(
+    log: Log,
+    config: Config,
+    position: Position | None,
+    context: Context | None,
+    now: float,
+    modified_since: float,
+) -> Batch:
+    """Read the lines of a log that are new since `position`; None means a first run.
+
+    `context` is what earlier lines said about these. A file that was last changed before
+    `modified_since` (UTC epoch seconds) holds nothing of interest.
+    """
+    known = context or Context()
+    # A copy: where the reading fails, its lines are read again, and mean the same again.
+    context = Context(dict(known.connects), dict(known.cut))
+    clock = Clock(now, log.zone)
+    wanted = ["login"] if config.rules.after_logout is None else ["login", "logout"]
+    recogniser = Recogniser(log.formats, clock, config.formats_directory, context, wanted)
+    reading = Reading(
+        log.path,
+        position,
+        now - config.rules.longest,
+        modified_since,
+        clock,
+        [other.path for other in config.logs],
+        counting=log.keep_lines is not None,
+    )
+    tally = _Tally(now + AHEAD)
+    problem = None
+    try:
+        for event in _events(reading, recogniser, now + AHEAD):
+            tally.add(event)
+        if tally.logouts:
+            ending = {format.name for format in recogniser.formats if format.logs_out}
+            tally.keep_logouts_of(ending)
+    except errors.SapdError as error:
+        problem = error
+    except Exception as error:
+        problem = errors.bug(error)  # the other logs, and expiry, go on
+    context.expire(now)
+    return Batch(
+        log=log,
+        logins=tally.latest,
+        logouts=[(address, account, time) for _, address, account, time in tally.logouts],
+        ahead=tally.ahead,
+        position=reading.position if problem is None else None,
+        context=context,
+        counts=_counts(log, reading, recogniser, tally),
+        problem=problem,
+    )
+
+
+def merge(
+    batches: Collection[Batch], ledger: Ledger, rules: Rules, now: float
+) -> dict[tuple[str, str], float]:
+    """Merge all logins, then all logouts; {(address, account): the login before, or 0}.
+
+    In the result are the logins that changed something and are still within their window.
+    """
+    renewed: dict[tuple[str, str], float] = {}
+    for batch in batches:
+        for (address, account), login in batch.logins.items():
+            known = ledger.claims.get(address, {}).get(account)
+            if ledger.login(rules, address, account, login, now):
+                renewed.setdefault((address, account), known.written if known else 0)
+    for batch in batches:
+        for address, account, logout in batch.logouts:
+            ledger.logout(rules, address, account, logout, now)
+    return renewed
+
+
+class _Tally:
+    """The events of a reading, as far as they matter; those stamped later than `until` do not."""
+
+    def __init__(self, until: float) -> None:
+        self._until = until
+        self.latest: dict[tuple[str, str], float] = {}
+        self.logouts: list[tuple[str, str, str, float]] = []  # format, address, account, time
+        self.logins = 0
+        self.ahead = 0
+
+    def add(self, event: Event) -> None:
+        is_login = event.event == "login"
+        self.logins += is_login
+        if event.address is None:
+            return
+        if event.time > self._until:
+            self.ahead += is_login
+        elif is_login:
+            key = (event.address, event.account)
+            if self.latest.get(key, event.time) <= event.time:
+                self.latest[key] = event.time
+        elif event.event == "logout":
+            self.logouts.append((event.format, event.address, event.account, event.time))
+
+    def keep_logouts_of(self, formats: set[str]) -> None:
+        """Forget the logouts of other formats: those prove nothing."""
+        self.logouts = [logout for logout in self.logouts if logout[0] in formats]
+
+
+def _events(reading: Reading, recogniser: Recogniser, until: float) -> Iterator[Event]:
+    """What a log's new lines say; those stamped later than `until` are all given."""
+    deduplicator = Deduplicator(recogniser, until)
+    for number, block in enumerate(reading.blocks()):
+        if number == 0 and reading.anew:
+            recogniser.context.connects.clear()  # their process' other lines may be missing
+        yield from deduplicator.events(block)
+    yield from deduplicator.flush()
+
+
+def _counts(log: Log, reading: Reading, recogniser: Recogniser, tally: _Tally) -> str:
+    unusable = recogniser.unusable
+    lines = "" if log.keep_lines is None else f"{reading.lines_read} lines, "
+    return (
+        f"{reading.bytes_read} bytes, {lines}{tally.logins} different logins, "
+        f"{tally.ahead} ahead of now, {unusable.no_address} without an address; "
+        f"unusable: {unusable.address} addresses, {unusable.stamp} stamps, {unusable.cut} cut"
+    )

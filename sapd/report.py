@@ -1,0 +1,125 @@
+"""What a pass did: what changed between two decisions, in the words of `-v` and of the trail. Pure.
+
+The actions are (verb, object) pairs, such as ("close", "192.0.2.7 bob").
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from sapd import errors
+from sapd.decision import Closed, Decision, Reason, pairs
+from sapd.relay import Ledger
+from sapd.timestamps import AHEAD, rfc3339
+
+HOUR = 3600
+"""Seconds; renewals and refusals of an hour are told once."""
+
+
+class Report:
+    """What a pass did, or would do.
+
+    `actions` are (verb, object) pairs; `warnings` (subject, text) want attention although all was
+    done; `problems` are what could not be done.
+    """
+
+    def __init__(self) -> None:
+        """Nothing was done yet."""
+        self.actions: list[tuple[str, str]] = []
+        self.warnings: list[tuple[str, str]] = []
+        self.problems: list[errors.SapdError] = []
+
+    @property
+    def status(self) -> int:
+        """The exit status: that of the first problem, 0 if there was none."""
+        return self.problems[0].status if self.problems else 0
+
+
+class Change(NamedTuple):
+    """What became of one account's claim to an address.
+
+    `verb` is open, renew, close or refuse; `login` the time of the login (UTC epoch seconds), None
+    where there is no claim any more; `trailed` whether the trail tells of it.
+    """
+
+    verb: str
+    address: str
+    account: str
+    login: float | None
+    reason: str
+    trailed: bool = True
+
+    @property
+    def action(self) -> tuple[str, str]:
+        """The change as `-v` shows it."""
+        until = f" {self.reason}" if self.verb in ("open", "renew") else ""
+        return self.verb, f"{self.address} {self.account}{until}"
+
+
+def changes(
+    ledger: Ledger,
+    before: Mapping[str, Iterable[str]],
+    decision: Decision,
+    renewed: Mapping[tuple[str, str], float],
+    gone: Mapping[str, Closed],
+    now: float,
+) -> list[Change]:
+    """Compare who was let in before, {address: accounts}, with a decision.
+
+    `renewed` has the logins that were merged, with the time of the login before (0 if there was
+    none), `gone` why an address is closed from which nobody has a claim any more.
+    """
+    opened, was_open = pairs(decision.open), pairs(before)
+
+    def change(verb: str, pair: tuple[str, str], trailed: bool = True) -> Change:
+        address, account = pair
+        login = ledger.claims.get(address, {}).get(account)
+        if pair in opened:
+            reason = f"until {rfc3339(decision.open[address][account])}"
+        else:
+            why = decision.closed.get(address, {}).get(account) or gone.get(address)
+            reason = (why or Closed(Reason.EXPIRED)).words
+        return Change(verb, address, account, login.written if login else None, reason, trailed)
+
+    def of_another_hour(pair: tuple[str, str]) -> bool:
+        login = ledger.claims.get(pair[0], {}).get(pair[1])
+        return renewed[pair] // HOUR != (login.written if login else now) // HOUR
+
+    refused = sorted(renewed.keys() - was_open - opened)
+    return [
+        *(change("open", pair) for pair in sorted(opened - was_open)),
+        *(
+            change("renew", pair, of_another_hour(pair))
+            for pair in sorted(opened & was_open & renewed.keys())
+        ),
+        *(change("close", pair) for pair in sorted(was_open - opened)),
+        *(change("refuse", pair) for pair in refused if of_another_hour(pair)),
+    ]
+
+
+def refusals(
+    decision: Decision, known: Mapping[str, Mapping[str, Closed]]
+) -> list[tuple[str, str]]:
+    """Warnings about addresses that logged in, but that the administrator's entries keep shut.
+
+    Of an address whose reason was `known` before nothing is said. Renumbering the entries' lines
+    changes no reason.
+    """
+    warnings = []
+    for address, accounts in sorted(decision.closed.items()):
+        why = next(iter(accounts.values()))
+        if why.reason is Reason.REFUSED and why not in known.get(address, {}).values():
+            who = ", ".join(accounts)
+            warnings.append((address, f"not opened: logged in as {who}, but {why.words}"))
+    return warnings
+
+
+def left_behind(path: str | None) -> list[tuple[str, str]]:
+    """A warning about a map at `path` that was published before, and is not any more."""
+    reason = "is no longer kept, and lets in whoever was open last; rebuild or remove it"
+    return [] if path is None else [(path, reason)]
+
+
+def ahead_of_now(path: str, logins: int) -> tuple[str, str]:
+    """A warning about a log with logins that are stamped too far ahead of now."""
+    reason = f"logins stamped more than {AHEAD} s ahead of now, which open nothing: {logins}"
+    return path, f"{reason}; check the clock, or set timezone for this log"

@@ -1,0 +1,145 @@
+"""The tables of a TOML file, with errors that name file, key and remedy."""
+
+import os
+import re
+from collections.abc import Collection
+from typing import Any, NoReturn
+
+from sapd import errors
+from sapd.addresses import Network, parse_network
+
+_LONGEST = 366 * 86400  # seconds
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def seconds(text: str) -> float:
+    """A duration such as 90s, 30m, 8h or 2d in seconds; raises ValueError."""
+    found = re.fullmatch(r"(\d{1,9})\s*([smhd])", text.strip())
+    duration = int(found[1]) * _UNITS[found[2]] if found else 0
+    if not 0 < duration <= _LONGEST:
+        raise ValueError(f'is "{text}"; write a number and s, m, h or d, as "30m", up to 366d')
+    return duration
+
+
+class Table:
+    """One table of a TOML file.
+
+    A value that is not what a method promises is refused: `SapdError` 78 names file and key.
+    """
+
+    def __init__(self, file: str, name: str, values: dict[str, Any]) -> None:
+        """`name` is the table's, empty at the top level."""
+        self.file = file
+        self._name = name
+        self._values = values
+
+    def refuse(self, key: str, why: str) -> NoReturn:
+        """Raise the error that says why a setting can't be used."""
+        where = f"{self._name}.{key}" if self._name else key
+        raise errors.SapdError(errors.BAD_CONFIG, self.file, f"{where} {why}")
+
+    def has(self, key: str) -> bool:
+        """Whether the setting is there."""
+        return key in self._values
+
+    def only(self, *known: str) -> None:
+        """Refuse every other key."""
+        for key in self._values:
+            if key not in known:
+                self.refuse(key, f"is no setting{nearest(key, list(known))}")
+
+    def _get(self, key: str, kind: type, what: str) -> Any:
+        value = self._values.get(key)
+        if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+            self.refuse(key, f"must be {what}")
+        return value
+
+    def text(self, key: str, default: str | None = None) -> str:
+        """A text; without a default the setting must be there."""
+        value = self._get(key, str, f'a text in quotes, as {key} = "..."')
+        if value is None:
+            value = default
+        if value is None:
+            self.refuse(key, "is missing")
+        return str(value)
+
+    def path(self, key: str, default: str | None = None) -> str:
+        """A path, absolute, or relative to the file's folder."""
+        text = self.text(key, default)
+        try:
+            usable = text != "" and b"\0" not in os.fsencode(text)
+        except UnicodeEncodeError:
+            usable = False
+        if not usable:
+            self.refuse(key, "is no path that this system can name")
+        folder = os.path.dirname(os.path.abspath(self.file))
+        return os.path.normpath(os.path.join(folder, text))
+
+    def one_of(self, key: str, known: Collection[str], default: str) -> str:
+        """One of the known words."""
+        word = self.text(key, default)
+        if word not in known:
+            self.refuse(key, f'is "{word}"{nearest(word, list(known))}')
+        return word
+
+    def seconds(self, key: str, default: str | None = None) -> float:
+        """A duration, in seconds."""
+        try:
+            return seconds(self.text(key, default))
+        except ValueError as error:
+            self.refuse(key, str(error))
+
+    def count(self, key: str, least: int = 1) -> int | None:
+        """A whole number; None if the setting is not there."""
+        value: int | None = self._get(key, int, "a whole number")
+        if value is not None and value < least:
+            self.refuse(key, f"is {value}; it must be at least {least}")
+        return value
+
+    def flag(self, key: str) -> bool:
+        """True or false; false if the setting is not there."""
+        value = self._values.get(key, False)
+        if not isinstance(value, bool):
+            self.refuse(key, "must be true or false")
+        return value
+
+    def texts(self, key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
+        """A list of texts."""
+        value = self._get(key, list, f'a list of texts, as {key} = ["..."]')
+        if value is None:
+            if default is None:
+                self.refuse(key, "is missing")
+            return default
+        if not all(isinstance(item, str) for item in value):
+            self.refuse(key, f'must be a list of texts, as {key} = ["..."]')
+        return tuple(value)
+
+    def networks(self, key: str, default: tuple[str, ...] | None = None) -> tuple[Network, ...]:
+        """A list of networks."""
+        found: list[Network] = []
+        for text in self.texts(key, default):
+            try:
+                found.append(parse_network(text))
+            except ValueError as error:
+                self.refuse(key, f'has "{text}": {error}; networks look like 192.0.2.0/24')
+        return tuple(found)
+
+    def table(self, key: str) -> "Table":
+        """A table in this one; empty if it is not there."""
+        value = self._get(key, dict, f"a table, as [{key}]")
+        return Table(self.file, key, value or {})
+
+    def tables(self, key: str) -> list["Table"]:
+        """A list of tables in this one."""
+        value = self._get(key, list, f"one or more tables, as [[{key}]]") or []
+        if not all(isinstance(item, dict) for item in value):
+            self.refuse(key, f"must be one or more tables, as [[{key}]]")
+        return [Table(self.file, key, item) for item in value]
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """The known word that was meant, perhaps, as the end of a message; else all of them."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, known, 1, 0.5)
+    return f'; did you mean "{near[0]}"?' if near else f"; known are {', '.join(sorted(known))}"
