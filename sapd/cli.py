@@ -319,8 +319,10 @@ def match_command(
 
 
 def _why_it_opens_nothing(event: Event, now: float, rules: Rules) -> str:
-    if event.event != "login" or event.address is None:
+    if event.event != "login":
         return ""
+    if event.address is None:
+        return "neither it nor an earlier line of the same process names an address"
     if event.time > now + timestamps.AHEAD:
         return "its stamp is ahead of now; check the clock and the log's timezone"
     why = decision.of_login(rules, event.address, event.account, event.time, now)

@@ -11,6 +11,7 @@ from sapd.state import State
 from sapd.timestamps import rfc3339
 
 _LATEST = 20  # lines of the trail that are shown
+_OF_ADDRESSES = {Reason.FORBIDDEN, Reason.REFUSED, Reason.RELAYS_ALREADY, Reason.REVOKED}
 
 
 def grants(config: Config, now: float) -> tuple[list[Grant], float | None]:
@@ -78,17 +79,17 @@ def _said(config: Config, saved: State, server: maps.Map, address: str, now: flo
     if ends:
         by = ", ".join(f"{name} ({rfc3339(claims[name].written)})" for name in sorted(ends))
         return f"is open until {rfc3339(max(ends.values()))}, by the login of {by}"
-    if closed:
+    if closed and not all(why.reason in _OF_ADDRESSES for why in closed.values()):
         found = [
             f"{account} logged in at {rfc3339(claims[account].written)}, but {why.words}"
             for account, why in closed.items()
         ]
         return f"is closed: {'; '.join(found)}"
     why = decision.without_claim(ledger, rules, server.objection_to, address, now)
-    return _without_claim(why, permitted=server.permits(address))
+    return _of_address(why, permitted=server.permits(address))
 
 
-def _without_claim(why: Closed, *, permitted: bool) -> str:
+def _of_address(why: Closed, *, permitted: bool) -> str:
     if why.reason is Reason.RELAYS_ALREADY:
         return f"is not opened by sapd: {why.words}"
     if permitted and why.reason is not Reason.REFUSED:

@@ -119,12 +119,12 @@ def test_why_somebody_is_not_opened(site: Site) -> None:
     site.write(login("192.0.2.10", "eve"), login("192.0.2.9"))
     site.write(login("192.0.2.11"), login("192.0.2.11", "zoe"))
     site.sapd("run")
-    crowd = "2 accounts, policy.max_accounts_per_address is 1"
+    crowd = "2 accounts logged in, more than policy.max_accounts_per_address"
     assert sorted(told(site)) == [
         ("refuse", "192.0.2.10", "eve", 'policy.deny_accounts has "ev*"'),
         ("refuse", "192.0.2.11", "bob", crowd),
         ("refuse", "192.0.2.11", "zoe", crowd),
-        ("refuse", "192.0.2.9", "bob", f'{site.source} line 1 says "Connect:192.0.2.9 REJECT"'),
+        ("refuse", "192.0.2.9", "bob", 'access.source says "Connect:192.0.2.9 REJECT"'),
     ]
     site.sapd("run")
     assert len(told(site)) == 4
@@ -159,9 +159,9 @@ def test_who_may_relay_and_why_not(site: Site) -> None:
         r"192\.0\.2\.11 is open until \S+, by the login of bob \(\S+\)", who(site, "192.0.2.11")[0]
     )
     expected = {
-        "192.0.2.10": "bob logged in from 192.0.2.11 since",
+        "192.0.2.10": "the account logged in from 192.0.2.11 since",
         "192.0.2.12": 'policy.deny_accounts has "eve"',
-        "192.0.2.9": 'line 1 says "Connect:192.0.2.9 REJECT"',
+        "192.0.2.9": 'access.source says "Connect:192.0.2.9 REJECT"',
         "192.0.2.8": "it relays by an entry of its own in access.source",
         "203.0.113.1": "policy.never has it",
         "192.0.2.77": "nobody has logged in from it within the window",
@@ -203,15 +203,15 @@ def test_close(site: Site) -> None:
     done = site.sapd("close", "192.0.2.10", "::ffff:192.0.2.77")
     assert (done.returncode, done.stderr) == (0, "")
     said = done.stdout.splitlines()
-    assert said[0].startswith("192.0.2.10 is closed: by sapd close at ")
-    assert said[1].startswith("192.0.2.77 is closed: by sapd close at ")
+    assert said[0].startswith("192.0.2.10 is closed: sapd close closed it at ")
+    assert said[1].startswith("192.0.2.77 is closed: sapd close closed it at ")
     assert len(said) == 2
     assert site.open_addresses() == {"192.0.2.11"} == site.relaying() - {"198.51.100.9"}
     site.write(*lines)
     site.state.write_text(site.state.read_text().replace('"anchor": "2', '"anchor": "3'))
     site.run()
     assert site.open_addresses() == {"192.0.2.11"}
-    assert "by sapd close at" in who(site, "192.0.2.10")[0]
+    assert "sapd close closed it at" in who(site, "192.0.2.10")[0]
     site.write(login("192.0.2.10", at=time.time() + 2))
     site.run("--at", when(time.time() + 2))
     assert "192.0.2.10" in site.relaying()
@@ -259,7 +259,9 @@ def test_what_could_not_be_closed_is_not_called_closed(site: Site) -> None:
     assert "else it is closed: by sapd close at" in done.stdout
     site.configure()
     site.run()
-    assert told(site)[-1] == ("close", "192.0.2.10", "bob", "closed by sapd close")
+    event, address, account, reason = told(site)[-1]
+    assert (event, address, account) == ("close", "192.0.2.10", "bob")
+    assert reason.startswith("sapd close closed it at ")
 
 
 def test_what_the_trail_no_longer_tells(tmp_path: Path, site: Site) -> None:

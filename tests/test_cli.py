@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from sapd import state
+from sapd.decision import Closed, Decision, Reason
+from sapd.relay import Stamp
 from tests.site import Site, login, noise
 
 NOW = int(time.time())
@@ -137,10 +139,15 @@ def test_closed_standard_streams_do_no_harm(site: Site, closed: str) -> None:
     assert done.stderr.count("\n") == (0 if "2>&-" in closed else 1)
 
 
-def state_with(site: Site, claims: dict[str, dict[str, float]], refused: dict[str, str]) -> None:
+def state_with(site: Site, claims: dict[str, dict[str, float]], refused: set[str]) -> None:
     site.state.parent.mkdir()
-    saved = state.empty()._replace(time=NOW, refused=refused)
-    saved.ledger.claims = claims
+    why = Closed(Reason.REFUSED, "192.0.2 REJECT")
+    closed = {address: dict.fromkeys(claims[address], why) for address in refused}
+    saved = state.empty()._replace(time=NOW, decision=Decision({}, closed))
+    saved.ledger.claims = {
+        address: {account: Stamp(login, login) for account, login in accounts.items()}
+        for address, accounts in claims.items()
+    }
     site.state.write_text(state.to_text(saved))
 
 
@@ -153,7 +160,7 @@ def test_list(site: Site) -> None:
             "192.0.2.11": {"bob": NOW - 4000},
             "192.0.2.12": {"bob": NOW},
         },
-        {"192.0.2.12": "refused"},
+        {"192.0.2.12"},
     )
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(NOW))
 
@@ -278,12 +285,12 @@ def test_match_explains_why_a_login_opens_nothing(site: Site) -> None:
         login("192.0.2.66", at=now),
     )
     said = site.sapd("match", "--explain", str(site.log)).stdout.splitlines()
-    older, ahead = "(it is older than the window)", "(its stamp is ahead of now; check the clock"
+    older, ahead = "(its window is over)", "(its stamp is ahead of now; check the clock"
     assert said[0].endswith(" qpopper")
     assert said[1].endswith(older)
     assert said[2].endswith(older)
     assert ahead in said[3]
-    assert said[4].endswith("(its address may never relay)")
+    assert said[4].endswith("(policy.never has it, or it can be no client's)")
     assert "(" not in site.sapd("match", str(site.log)).stdout
 
 
