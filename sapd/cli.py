@@ -23,7 +23,6 @@ from sapd import (
     files,
     formats,
     maillog,
-    maps,
     messages,
     run,
     timestamps,
@@ -175,12 +174,9 @@ def list_command(*, as_json: bool, at: str | None, config_path: str, verbose: in
     moment = time.time() if given is None else given
     from sapd import who
 
-    grants, unpublished = who.grants(settings, moment)
-    if unpublished is not None:
-        since = timestamps.rfc3339(unpublished)
-        reason = f"could not be brought up to date since {since}, and may let in others than these"
-        path = maps.chosen(settings.access).path
-        messages.complain("warning", f"{path}: {reason}; sapd run says why")
+    grants, _ = who.grants(settings, moment)
+    if given is None:
+        _warn_of_differences(settings, moment)
     if as_json:
         rows = [
             {
@@ -218,8 +214,18 @@ def who_command(*, address: str, at: str | None, config_path: str, verbose: int)
     from sapd import who
 
     settings = config.load(config_path)
-    for line in who.tell(settings, _address(address), time.time(), _moment(at, settings)):
+    wanted, given, now = _address(address), _moment(at, settings), time.time()
+    for line in who.tell(settings, wanted, now, given):
         _say(line)
+    if given is None:
+        _warn_of_differences(settings, now)
+
+
+def _warn_of_differences(settings: config.Config, now: float) -> None:
+    from sapd import who
+
+    for subject, text in who.differences(settings, now):
+        messages.complain("warning", f"{subject}: {text}")
 
 
 @sapd.command("close")

@@ -32,30 +32,42 @@ if TYPE_CHECKING:
 NAME = "idle"
 """The note's file in the state's folder."""
 
+LAST_PASS = "last-pass"  # noqa: S105 -- no password
+"""The file in the state's folder whose time of change says when a pass came to its end."""
+
+MINUTE = 60
+"""Seconds; `LAST_PASS` is not touched more often."""
+
 _FIRST, _LAST = "sapd's note of an idle minute, version 1", "end"
 _LARGEST = 1024 * 1024  # bytes; of a longer file the rest is missing, and so the proof
-_SETTLED = 0.1  # seconds; a file system's clock ticks every 1 to 10 ms
+_SETTLED = 0.1  # seconds; a file system's clock ticks every 1 to 10 ms ...
+_SETTLED_COARSE = 2.1  # ... or every second, or two, if its times have no fraction
 
 
 class Snapshot(dict[str, str]):
-    """{path: how the file looks}; the file may be missing. `changed` is when the last one was."""
+    """{path: how the file looks}; the file may be missing.
+
+    `settled` (UTC epoch seconds) is when a change of any of them would have shown.
+    """
 
     def __init__(self, paths: Iterable[str]) -> None:
         """Look at them all."""
-        self._taken, self.changed = time(), 0.0
+        self._taken, self.settled = time(), 0.0
         for path in paths:
             self[path] = _look(path)
-            times = self[path].split()[4::5]
-            self.changed = max(self.changed, *(int(changed) / 1e9 for changed in times), 0)
+            for changed in map(int, self[path].split()[4::5]):
+                coarse = changed % 1_000_000_000 == 0
+                settled = _SETTLED_COARSE if coarse else _SETTLED
+                self.settled = max(self.settled, changed / 1e9 + settled)
 
     def unchanged(self) -> bool:
         """Whether all files look the same now; False if one may have changed all the same."""
-        return self.changed < self._taken - _SETTLED and self == Snapshot(self)
+        return self.settled < self._taken and self == Snapshot(self)
 
     def add(self, earlier: Snapshot) -> None:
         """Include an earlier snapshot of other files."""
         self.update(earlier)
-        self.changed = max(self.changed, earlier.changed)
+        self.settled = max(self.settled, earlier.settled)
         self._taken = min(self._taken, earlier._taken)
 
 
@@ -77,7 +89,7 @@ def note(config: str, snapshot: Snapshot, now: float, until: float) -> bytes | N
     Times are UTC epoch seconds. The snapshot has all files that a pass goes by, the configuration
     among them.
     """
-    if any("\n" in path for path in snapshot) or now - snapshot.changed < _SETTLED:
+    if any("\n" in path for path in snapshot) or now < snapshot.settled:
         return None
     rows = [f"{path}\t{look}" for path, look in snapshot.items()]
     head = [os.path.abspath(config), *_machine(), repr(now), repr(until)]
@@ -93,14 +105,24 @@ def nothing_happened(config: str) -> bool:
         # No link is followed: in another user's folder it could lead root to a device.
         text = _read(os.path.join(directory, NAME), os.O_NOFOLLOW)
         first, path, program, boot, since, until, *rows, last = text.split("\n")
-        return (
+        nothing = (
             [first, path, program, boot] == [_FIRST, os.path.abspath(config), *_machine()]
             and last == _LAST
             and float(since) <= time() < float(until)
             and all(look == _look(path) for path, _, look in (row.rpartition("\t") for row in rows))
         )
+        if nothing:
+            touch(directory)
+        return nothing
     except (OSError, ValueError):
         return False
+
+
+def touch(directory: str) -> None:
+    """Leave a trace of a pass: set the time of `LAST_PASS`, which must be there. Raises OSError."""
+    path = os.path.join(directory, LAST_PASS)
+    if abs(time() - os.lstat(path).st_mtime) >= MINUTE:
+        os.utime(path, follow_symlinks=False)
 
 
 def state_directory(config: str) -> str | None:

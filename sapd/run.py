@@ -19,6 +19,7 @@ from collections.abc import Collection, Mapping
 from sapd import audit, cut, decision, errors, files, idle, intake, maillog, maps, report, state
 from sapd.config import Config, Log
 from sapd.cut import PendingCut
+from sapd.decision import Decision
 from sapd.intake import Batch
 from sapd.maillog import Position
 from sapd.maps import live
@@ -101,6 +102,8 @@ class _Pass:
         self.saved.finish()
         if self.saved.state.time == loaded:  # nothing was saved
             self._note()
+        if not self.dry:
+            state.note_pass(self.config.state_directory)
         return self.report
 
     def _save(self) -> bool:
@@ -149,18 +152,17 @@ class _Pass:
 
     def _publish(self, renewed: Mapping[tuple[str, str], float]) -> list[Change]:
         """Decide, and bring the map up to date; what changed then."""
-        was, rules = self.saved.state, self.config.rules
+        was, rules, decided = self.saved.state, self.config.rules, None
         try:
             decided = decision.decide(was.ledger, rules, self.map.objection_to, self.now)
             wanted = self.map.wanted(decided.ends())
             rewrite = not self.map.is_published(wanted, was.published)
             summary = self.map.summary(len(decided.open))
             if rewrite and not self.dry:
-                self.saved.change(published=self.map.publish(wanted), access=self.config.access)
+                published = self.map.publish(wanted, was.published)
+                self.saved.change(published=published, access=self.config.access)
         except errors.SapdError as problem:
-            self.report.problems.append(problem)
-            if was.unpublished is None:
-                self.saved.change(unpublished=Unpublished(self.now, was.lets_in()))
+            self._could_not_publish(problem, decided)
             return []
         gone = decision.of_gone(was.lets_in(), decided, was.ledger, rules, self.now)
         changes = report.changes(was.ledger, was.lets_in(), decided, renewed, gone, self.now)
@@ -172,6 +174,18 @@ class _Pass:
         old = live.left_behind(was.published, self.map.path)
         self.report.warnings += report.left_behind(old)
         return changes
+
+    def _could_not_publish(self, problem: errors.SapdError, decided: Decision | None) -> None:
+        self.report.problems.append(problem)
+        was = self.saved.state
+        lets_in = was.lets_in()
+        since = was.unpublished.since if was.unpublished else self.now
+        if decided and problem.status == errors.IO_ERROR and not self.dry:
+            fewer = maps.publish_fewer(self.map, decided.ends(), lets_in, was.published)
+            if fewer is not None:
+                self.saved.change(published=fewer[0])
+                lets_in = {address: sorted(decided.open[address]) for address in fewer[1]}
+        self.saved.change(unpublished=Unpublished(since, lets_in))
 
     def _cut(self, log: Log) -> None:
         was, keep, above = self.saved.state, log.keep_lines, log.cut_above

@@ -31,8 +31,8 @@ from sapd import errors, files
 from sapd.addresses import parse_address
 from sapd.cut import PendingCut
 from sapd.decision import Closed, Decision, Reason
+from sapd.idle import LAST_PASS, Snapshot, note, touch
 from sapd.idle import NAME as NOTE
-from sapd.idle import Snapshot, note
 from sapd.maillog import Cursor, Position
 from sapd.maps import Access
 from sapd.maps.live import Published
@@ -135,6 +135,25 @@ def note_idle(
     if text is not None:
         with suppress(errors.SapdError):
             files.replace(os.path.join(directory, NOTE), text, 0o600, durable=False)
+
+
+def note_pass(directory: str) -> None:
+    """Leave a trace of a pass that came to its end, for `last_pass`."""
+    with suppress(OSError):
+        try:
+            touch(directory)
+        except FileNotFoundError:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            os.close(os.open(os.path.join(directory, LAST_PASS), flags, 0o600))
+
+
+def last_pass(directory: str) -> float | None:
+    """When the last pass came to its end (UTC epoch seconds), to the minute; None if none did."""
+    times = []
+    for name in (LAST_PASS, _NAME):
+        with suppress(OSError):
+            times.append(os.lstat(os.path.join(directory, name)).st_mtime)
+    return max(times, default=None)
 
 
 class SavedState:
@@ -466,8 +485,10 @@ def _published(read: Any) -> Published:
     return Published(
         path=_text(read["path"]),
         wanted=_text(read["wanted"]),
+        content=_text(read["content"]),
         file=tuple(_natural(n) for n in _list(read["file"])),
         boot=_text(read["boot"]),
+        lock_was_held=read["lock_was_held"] is True,
     )
 
 
@@ -538,7 +559,12 @@ def _from_version_4(read: Any) -> dict[str, Any]:
         "closed": closed,
         "access": None,
         "published": read["published"]
-        and {**read["published"], "file": read["published"]["database"]},
+        and {
+            **read["published"],
+            "file": read["published"]["database"],
+            "content": "",
+            "lock_was_held": False,
+        },
         "unpublished": read["stuck"],
     }
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from sapd import audit, decision, maps, state
+from sapd import audit, decision, errors, maps, state
 from sapd.config import Config
-from sapd.decision import Closed, Grant, Objection, Reason
+from sapd.decision import Closed, Decision, Grant, Objection, Reason
 from sapd.state import State
 from sapd.timestamps import rfc3339
 
 _LATEST = 20  # lines of the trail that are shown
+_MOST = 5  # addresses that are named in a warning
+_INTERVALS = 3  # that may pass before a pass is overdue
 _OF_ADDRESSES = {Reason.FORBIDDEN, Reason.REFUSED, Reason.RELAYS_ALREADY, Reason.REVOKED}
 
 
@@ -21,9 +23,57 @@ def grants(config: Config, now: float) -> tuple[list[Grant], float | None]:
     Raises `SapdError`.
     """
     saved = state.load(config.state_directory)
-    decided = decision.decide(saved.ledger, config.rules, _known_objections(saved), now)
     since = saved.unpublished.since if saved.unpublished else None
-    return decision.grants(saved.ledger, decided), since
+    return decision.grants(saved.ledger, _decide(config, saved, now)), since
+
+
+def _decide(config: Config, saved: State, now: float) -> Decision:
+    return decision.decide(saved.ledger, config.rules, _known_objections(saved), now)
+
+
+def differences(config: Config, now: float) -> Iterator[tuple[str, str]]:
+    """Warnings (subject, text) where the live map at `now` is not what it should be.
+
+    Also where the last pass was too long ago. Nothing is said when all is well.
+    """
+    saved = state.load(config.state_directory)
+    path = maps.chosen(config.access).path
+    since = saved.unpublished.since if saved.unpublished else None
+    if since is not None:
+        yield path, f"could not be brought up to date since {rfc3339(since)}; sapd run says why"
+    ends = _decide(config, saved, now).ends()
+    candidates = {*saved.ledger.claims, *saved.lets_in()}
+    try:
+        live = set(maps.chosen(config.access).published_now(now, candidates))
+    except errors.SapdError as problem:
+        yield problem.subject, f"can't be compared with what should be: {problem.reason}"
+    else:
+        found = [
+            ("still lets in", sorted(live - ends.keys())),
+            ("does not let in yet", sorted(ends.keys() - live)),
+        ]
+        said = [f"{verb} {_few(addresses)}" for verb, addresses in found if addresses]
+        if said:
+            yield path, f"{' and '.join(said)}; the next sapd run changes that"
+    if overdue := last_pass_overdue(config, now):
+        yield config.state_directory, overdue
+
+
+def _few(addresses: list[str]) -> str:
+    more = f" and {len(addresses) - _MOST} more" if len(addresses) > _MOST else ""
+    return ", ".join(addresses[:_MOST]) + more
+
+
+def last_pass_overdue(config: Config, now: float, root: str = "/") -> str | None:
+    """What is to be said if no pass came for three intervals of the schedule."""
+    from sapd.check.schedules import interval  # only where somebody asks
+
+    last = state.last_pass(config.state_directory)
+    if last is None:
+        return "no pass was made yet; nothing opens or closes before sapd run"
+    if now - last <= _INTERVALS * interval(config.path, root):
+        return None
+    return f"the last pass was at {rfc3339(last)}; is cron running? Nobody is closed meanwhile"
 
 
 def _known_objections(saved: State) -> Callable[[str], Objection | None]:

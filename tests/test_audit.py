@@ -256,7 +256,7 @@ def test_what_could_not_be_closed_is_not_called_closed(site: Site) -> None:
     done = site.sapd("close", "192.0.2.10")
     assert done.returncode == errors.MAKEMAP_FAILED
     assert done.stdout.startswith("192.0.2.10 is open in the map as it stands; since ")
-    assert "else it is closed: by sapd close at" in done.stdout
+    assert "else it is closed: sapd close closed it at" in done.stdout
     site.configure()
     site.run()
     event, address, account, reason = told(site)[-1]

@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import re
 import stat
+from dataclasses import dataclass, field
 
 from sapd.check.look import Look, account
 from sapd.defaults import CONFIG
+
+UNKNOWN_INTERVAL = 100.0
+"""Seconds between two runs, where the schedule can't be read."""
 
 _CRON_NAME = re.compile(r"[A-Za-z0-9_-]+")  # cron(8), "DEBIAN SPECIFIC": the rules of run-parts
 _RUN = re.compile(r"(?<![\w.-])sapd['\"]?\s+run(?![\w.-])([^;&|)]*)")
@@ -17,14 +21,26 @@ _UNITS = [  # systemd.unit(5), the first has precedence
 ]  # fmt: skip
 
 
-def schedules(config: str = CONFIG, root: str = "/", owner: int = 0) -> Look:
+@dataclass
+class Schedules(Look):
+    """Also the time between two runs, in seconds, of each schedule that could be read."""
+
+    intervals: list[float] = field(default_factory=list)
+
+
+def interval(config: str, root: str = "/") -> float:
+    """Seconds between two runs by the schedule that was found."""
+    return min(schedules(os.path.abspath(config), root).intervals, default=UNKNOWN_INTERVAL)
+
+
+def schedules(config: str = CONFIG, root: str = "/", owner: int = 0) -> Schedules:
     """The lines of crontabs, as FILE:LINE, and the enabled timers that start `sapd run`.
 
     With this configuration, and not as a dry run or only at boot. What starts it through a script
     of another name is not seen, nor what is seldom: anacron and cron.daily. `owner` is whose
     files cron heeds.
     """
-    look = Look()
+    look = Schedules()
     _crontab(look, os.path.join(root, "etc/crontab"), config, owner)
     folder = os.path.join(root, "etc/cron.d")
     for name in look.names(folder):
@@ -38,23 +54,55 @@ def schedules(config: str = CONFIG, root: str = "/", owner: int = 0) -> Look:
 
 
 def _crontab(
-    look: Look, path: str, config: str, owner: int | None, names: re.Pattern[str] | None = None
+    look: Schedules, path: str, config: str, owner: int | None, names: re.Pattern[str] | None = None
 ) -> None:
     text = look.text(path)
-    lines = [
-        f"{path}:{number}"
+    lines = {
+        f"{path}:{number}": line
         for number, line in enumerate(text.split("\n"), 1)
         # A "%" ends the command, crontab(5); names of settings don't begin with a digit.
         if re.match(r"\s*(?:[\d*]|@(?!reboot\b))", line)
         and _runs(re.split(r"(?<!\\)%", line)[0], text, config)
-    ]
+    }
     if not lines:
         return
     reason = _why_cron_ignores(path, text, owner, names)
     if reason is None:
         look.found += lines
+        look.intervals += filter(None, map(_cron_interval, lines.values()))
     else:
         look.ignored.append(f"{path}: {reason}")
+
+
+def _cron_interval(line: str) -> float | None:
+    """Seconds between two runs, crontab(5); None for what is not the same all day long."""
+    fields = line.split()
+    if fields[0] == "@hourly":
+        return 3600
+    if fields[1:5] != ["*"] * 4:
+        return None
+    if found := re.fullmatch(r"(?:\*|0-59)(?:/(\d+))?", fields[0]):
+        return 60.0 * int(found[1] or 1) or None
+    if re.fullmatch(r"[\d,]+", fields[0]):
+        minutes = sorted(int(minute) for minute in fields[0].split(",") if minute)
+        return 60.0 * max(
+            (after - before) % 60 or 60
+            for before, after in zip(minutes, minutes[1:] + minutes[:1], strict=True)
+        )
+    return None
+
+
+def _timer_interval(timer: str) -> float | None:
+    """The same for a timer, systemd.time(7), in its usual spellings."""
+    for value in _settings(timer, "OnCalendar"):
+        if value in ("minutely", "*:0/1", "*-*-* *:*:00"):
+            return 60
+        if found := re.fullmatch(r"\*:(?:\*|0*)/(\d+)(?::00)?", value):
+            return 60.0 * int(found[1]) or None
+    for value in _settings(timer, "OnUnitActiveSec") + _settings(timer, "OnUnitInactiveSec"):
+        if found := re.fullmatch(r"(\d+)\s*(s|sec|m|min)?", value):
+            return float(found[1]) * (60 if (found[2] or "s").startswith("m") else 1) or None
+    return None
 
 
 def _why_cron_ignores(
@@ -99,7 +147,7 @@ def _runs(command: str, file: str, config: str) -> bool:
     return False
 
 
-def _timers(look: Look, root: str, config: str) -> None:
+def _timers(look: Schedules, root: str, config: str) -> None:
     looked_at = set()
     for place in _UNITS:
         folder = os.path.join(root, place)
@@ -111,6 +159,7 @@ def _timers(look: Look, root: str, config: str) -> None:
                     looked_at.add(name)
                     if _timer_runs(look, root, name, config):
                         look.found.append(os.path.join(folder, wants, name))
+                        look.intervals += filter(None, [_timer_interval(_unit(look, root, name))])
 
 
 def _timer_runs(look: Look, root: str, name: str, config: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from sapd import errors
 from sapd.maps.live import Published
 
 if TYPE_CHECKING:
@@ -73,10 +74,11 @@ class Map(Protocol):
         """Whether the live map is what was published last, and holds these entries."""
         ...
 
-    def publish(self, wanted: bytes) -> Published:
-        """Build the map with these entries and put it in place.
+    def publish(self, wanted: bytes, before: Published | None = None) -> Published:
+        """Build the map with these entries and put it in place; `before` was published last.
 
-        Raises `SapdError`; unless it says otherwise the old map stands.
+        Raises `SapdError`; unless it says otherwise the old map stands. Where that is status 74,
+        for want of room, a map with fewer entries may still be possible.
         """
         ...
 
@@ -113,6 +115,24 @@ def chosen(access: Access) -> Map:
     """The configured map. Nothing is read yet."""
     made: Map = _class(access.server)(**access.options)
     return made
+
+
+def publish_fewer(
+    server: Map,
+    open_until: Mapping[str, float],
+    lets_in: Collection[str],
+    before: Published | None,
+) -> tuple[Published, list[str]] | None:
+    """Where there is no room for the whole map, close at least: open nobody new.
+
+    The map then has only those that were let in before. Returns what was published and who is let
+    in, None if that could not be done either.
+    """
+    kept = {address: end for address, end in open_until.items() if address in lets_in}
+    try:
+        return server.publish(server.wanted(kept), before), sorted(kept)
+    except errors.SapdError:
+        return None
 
 
 def refuse_limits(server: str, policy: Table) -> None:

@@ -28,13 +28,15 @@ if TYPE_CHECKING:
     from sapd.maps.live import Published
     from sapd.toml_table import Table
 
-MAKEMAP_LIMIT = 600.0
-"""Seconds that makemap may take (a million entries: about ten)."""
+MAKEMAP_LIMIT = 60.0
+"""Seconds that makemap may take, and more for a large source (a million entries: about ten)."""
 
 TAGS = dict(zip(LIMITS, ("ClientRate", "ClientConn", "GreetPause"), strict=True))
 """{a limit's setting: the tag of sendmail's entries for it}"""
 
 _LARGE = 1024 * 1024  # bytes of text
+_SLOW = 500_000  # bytes of text a second, at least
+_GROUP = "smmsp"  # of sendmail's programs, where they are not root's
 
 
 class Sendmail(Map):
@@ -148,62 +150,86 @@ class Sendmail(Map):
             and live.is_untouched(self.path, published)
         )
 
-    def publish(self, wanted: bytes) -> Published:
-        """See `Map`."""
+    def publish(self, wanted: bytes, before: Published | None = None) -> Published:
+        """See `Map`. Where the disk has no room the new database is built in memory."""
         try:
-            with self.built(wanted) as new:
-                # In a separate map is nothing secret, and sendmail must read it.
-                mode = 0o644 if self.source_path is None else 0o640
-                found = live.put_in_place(new, self._new, self.path, mode)
+            return self._publish(wanted, before)
+        except errors.SapdError as problem:
+            if problem.status != errors.IO_ERROR:
+                raise
+        try:
+            with live.memory_folder() as folder:
+                return self._publish(wanted, before, folder)
         except OSError as error:
             raise errors.cannot_write(self.path, error) from None
-        finally:
-            with contextlib.suppress(OSError):
-                os.unlink(self._new)
-        return live.Published(
-            self.path, live.digest(self.source.text, wanted), found, live.boot_id()
-        )
+
+    def _publish(
+        self, wanted: bytes, before: Published | None, folder: str | None = None
+    ) -> Published:
+        mode, group = (0o640, _GROUP if self.source_path is None else None)
+        text = live.digest(self.source.text, wanted)
+        try:
+            with self.built(wanted, folder) as new:
+                return live.put_in_place(new, self.path, text, mode, group, before)
+        except OSError as error:
+            raise errors.cannot_write(self.path, error) from None
 
     @contextlib.contextmanager
-    def built(self, wanted: bytes) -> Iterator[int]:
-        """Build the new database beside the live one, and count what makemap made of it.
+    def built(self, wanted: bytes, folder: str | None = None) -> Iterator[live.New]:
+        """Build the new database, beside the live one or in a private folder, and check it.
 
         It is open meanwhile, and locked: a makemap that outlived a killed run may wake up and begin
         to write there. Raises `SapdError` if makemap refuses the text, or OSError.
         """
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._new)
-        text = self.source.text + wanted
+        path = self._new if folder is None else os.path.join(folder, os.path.basename(self._new))
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            self._make(path, self.source.text + wanted)
+            new = files.open_in_place(path, writing=True)
+            try:
+                if not live.has_lock(new, fcntl.LOCK_SH, live.LOCK_WAIT):
+                    raise self._failed(f"another program holds the lock of {path}")
+                self._check(path, wanted)
+                if not files.same_file(path, new):
+                    raise self._failed(f"{path} was replaced while it was made")
+                yield live.New(new, path, folder is not None)
+            finally:
+                os.close(new)
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+
+    def _make(self, path: str, text: bytes) -> None:
         # Without a cache of that size makemap takes eight times as long over a million entries.
         cache = ["-c", str(4 * len(text))] if len(text) > _LARGE else []
-        done = self._run([*cache, "hash", self._new], text, 2)
+        done = self._run([*cache, "hash", path], text, 2)
         if done.status != 0:
-            raise self._complaint(done)
-        new = files.open_in_place(self._new, writing=False)
-        try:
-            live.wait_for_lock(new, fcntl.LOCK_SH, self.path)
-            expected = self.source.count + wanted.count(b"\n")
-            made = self._run(["-u", "hash", self._new], b"", 1).said.count(b"\n")
-            if made != expected:
-                raise errors.SapdError(
-                    errors.MAKEMAP_FAILED,
-                    self.path,
-                    f"makemap made {made} entries of {expected}; the old map stays in force",
-                )
-            if not files.same_file(self._new, new):
-                reason = "was replaced while it was made; the old map stays in force"
-                raise errors.SapdError(errors.CANT_CREATE, self._new, reason)
-            yield new
-        finally:
-            os.close(new)
+            raise self._complaint(done, path)
 
-    def _run(self, arguments: Sequence[str], text: bytes, stream: int) -> child.Ended:
+    def _check(self, path: str, wanted: bytes) -> None:
+        """Count what makemap made of the text, and look for each of sapd's own entries in it."""
+        made = self._run(["-u", "hash", path], b"", 1).said.lower().splitlines()
+        expected = self.source.count + wanted.count(b"\n")
+        if len(made) != expected:
+            raise self._failed(f"makemap made {len(made)} entries of {expected}")
+        if missing := set(wanted.lower().splitlines()) - set(made):
+            raise self._failed(f"the new map lacks {len(missing)} of sapd's entries")
+
+    def _failed(self, reason: str) -> errors.SapdError:
+        reason = f"{reason}; the old map stays in force"
+        return errors.SapdError(errors.MAKEMAP_FAILED, self.path, reason)
+
+    def _run(
+        self, arguments: Sequence[str], text: bytes, stream: int, limit: float | None = None
+    ) -> child.Ended:
         # As root makemap insists on a sendmail.cf, from which it wants no more than TrustedUser.
         no_cf = [] if os.path.exists("/etc/mail/sendmail.cf") else ["-C", os.devnull]
+        limit = limit or MAKEMAP_LIMIT + len(self.source.text) / _SLOW
         try:
-            return child.run([self.makemap, *no_cf, *arguments], text, stream, MAKEMAP_LIMIT)
+            return child.run([self.makemap, *no_cf, *arguments], text, stream, limit)
         except TimeoutError:
-            reason = f"took longer than {MAKEMAP_LIMIT:.0f} s; the old map stays in force"
+            reason = f"took longer than {limit:.0f} s; the old map stays in force"
             raise errors.SapdError(errors.MAKEMAP_FAILED, self.makemap, reason) from None
         except OSError as error:
             if error.filename is None:  # not the program: the text found no room
@@ -211,11 +237,11 @@ class Sendmail(Map):
             reason = f"can't be run: {error.strerror}; it comes with sendmail (sendmail-bin)"
             raise errors.SapdError(errors.MAKEMAP_FAILED, self.makemap, reason) from None
 
-    def _complaint(self, done: child.Ended) -> errors.SapdError:
+    def _complaint(self, done: child.Ended, path: str) -> errors.SapdError:
         said = done.said.decode("utf-8", "backslashreplace").splitlines()
         said = [line for line in said if line and not line.startswith("WARNING:")]
         reason = said[0] if said else f"makemap ended with status {done.status}"
-        reason = reason.removeprefix("makemap: ").removeprefix(f"{self._new}: ")
+        reason = reason.removeprefix("makemap: ").removeprefix(f"{path}: ")
         subject = (reason.startswith("line ") and self.source_path) or self.path
         more = f" (and {len(said) - 1} more)" if len(said) > 1 else ""
         status = errors.status_of_words(reason)  # makemap calls all of them 73
@@ -229,7 +255,7 @@ class Sendmail(Map):
         """See `Map`; an address is let in if all of its entries stand in the database."""
         if not os.path.lexists(self.path):
             return []
-        dump = self._run(["-u", "hash", self.path], b"", 1)
+        dump = self._run(["-u", "hash", self.path], b"", 1, live.LOCK_WAIT)
         if dump.status != 0:
             reason = f"can't be read; makemap ended with status {dump.status}"
             raise errors.SapdError(errors.MAKEMAP_FAILED, self.path, reason)
