@@ -10,6 +10,7 @@ written, because of the disk, is not told later; a power cut may take the last l
 
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import NamedTuple
@@ -20,6 +21,9 @@ from sapd.report import Change
 from sapd.timestamps import rfc3339
 
 NAME = "audit.jsonl"
+
+_SYSLOGS = ("/dev/log", "/var/run/log")  # Linux, the BSDs
+_MAIL_INFO = 2 << 3 | 6
 
 
 class Entry(NamedTuple):
@@ -43,8 +47,6 @@ def keep(config: Config, changes: Sequence[Change], now: float) -> errors.SapdEr
     if not entries:
         return None
     try:
-        if config.audit.syslog:
-            to_syslog(entries)
         if config.audit.keep_lines:
             append(config.state_directory, entries, config.audit.keep_lines)
     except (OSError, errors.SapdError) as error:
@@ -78,15 +80,32 @@ def _line(entry: Entry) -> bytes:
     return json.dumps(fields).encode("ascii") + b"\n"
 
 
-def to_syslog(entries: Sequence[Entry]) -> None:
-    """Tell syslog, facility mail."""
-    import syslog
+def tell_syslog(config: Config, changes: Sequence[Change]) -> errors.SapdError | None:
+    """Tell syslog, facility mail, if that is wanted; what kept it from that, if anything did.
 
-    syslog.openlog("sapd", syslog.LOG_PID, syslog.LOG_MAIL)
-    for entry in entries:
-        reason = f" ({entry.reason})" if entry.reason else ""
-        text = f"{entry.event} {entry.address} {entry.account}{reason}"
-        syslog.syslog(syslog.LOG_INFO, text.encode("unicode_escape").decode("ascii"))
+    A syslog daemon that hangs, and takes no more messages, is not waited for (RFC 3164, as
+    syslog(3) writes it).
+    """
+    told = [change for change in changes if change.trailed]
+    if not config.audit.syslog or not told:
+        return None
+    import socket
+
+    path = next(filter(os.path.exists, _SYSLOGS), _SYSLOGS[0])
+    for number, change in enumerate(told):
+        reason = f" ({change.reason})" if change.reason else ""
+        text = f"{change.verb} {change.address} {change.account}{reason}"
+        line = text.encode("unicode_escape")
+        stamp = time.strftime("%b %e %H:%M:%S").encode("ascii")
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
+                daemon.setblocking(False)
+                daemon.connect(path)
+                daemon.send(b"<%d>%s sapd[%d]: %s" % (_MAIL_INFO, stamp, os.getpid(), line))
+        except OSError as error:
+            reason = f"takes no messages ({error.strerror}); {len(told) - number} were not told"
+            return errors.SapdError(errors.IO_ERROR, path, reason)
+    return None
 
 
 def read(directory: str) -> Iterator[Entry]:

@@ -38,7 +38,7 @@ def run(command: list[str], text: bytes, stream: int, limit: float) -> Ended:
         return _wait(pid, heard, deadline)
     except BaseException:
         os.kill(pid, 9)
-        os.waitpid(pid, 0)
+        _bury(pid)
         raise
     finally:
         os.close(heard)
@@ -71,6 +71,14 @@ def _start(command: list[str], text: bytes, given: int, outputs: dict[int, int])
         return os.posix_spawnp(command[0], command, os.environ, file_actions=actions, setsigmask=[])
     finally:
         os.umask(umask)
+
+
+def _bury(pid: int) -> None:
+    """Wait for a killed program to end, though not for ever: it may hang in the kernel."""
+    for _ in range(1000):
+        if os.waitpid(pid, os.WNOHANG)[0]:
+            return
+        time.sleep(0.001)
 
 
 def _wait(pid: int, heard: int, deadline: float) -> Ended:

@@ -17,7 +17,9 @@ from sapd import errors
 
 
 class Locked(Exception):  # noqa: N818 -- a state of affairs, not an error: the run leaves silently
-    """Another run holds the lock."""
+    """Another run holds the lock; `complaint` is to be said of it, if anything."""
+
+    complaint = ""
 
 
 def become_owner(folder: str) -> None:
@@ -55,7 +57,8 @@ def become_owner(folder: str) -> None:
 def lock(path: str) -> int:
     """Take the lock at `path` (mode 0600) without waiting; return its descriptor.
 
-    Raises `Locked` if another process holds it, `SapdError` if the file can't be had.
+    The file's time of change then says since when it is held, its text by which process. Raises
+    `Locked` if another process holds it, `SapdError` if the file can't be had.
     """
     flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
@@ -72,7 +75,39 @@ def lock(path: str) -> int:
         if error.errno == errno.EWOULDBLOCK:
             raise Locked from None
         raise errors.cannot_write(path, error) from None
+    with contextlib.suppress(OSError):  # a disk that is full, or read-only
+        os.utime(fd)
+        text = b"%d\n" % os.getpid()
+        os.ftruncate(fd, os.pwrite(fd, text, 0))
     return fd
+
+
+def is_trusted(about: os.stat_result) -> bool:
+    """Whether only root, or the user that this process runs as, may change a file or folder.
+
+    Root trusts nobody else. Group 0 is root's own.
+    """
+    others = stat.S_IWOTH | (stat.S_IWGRP if about.st_gid != 0 else 0)
+    return about.st_uid in (0, os.geteuid()) and not about.st_mode & others
+
+
+def refuse_untrusted(path: str) -> None:
+    """Raise `SapdError` 78, with the remedy, if others may change a file or its folder.
+
+    What is not there is not refused.
+    """
+    for place in (path, os.path.dirname(os.path.abspath(path))):
+        try:
+            about = os.stat(place)
+        except OSError:
+            continue
+        if is_trusted(about):
+            continue
+        if about.st_uid in (0, os.geteuid()):
+            reason = f"can be changed by others; chmod go-w {place}"
+        else:
+            reason = f"belongs to another user, who can change it; chown {os.geteuid()} {place}"
+        raise errors.SapdError(errors.BAD_CONFIG, place, reason)
 
 
 def write_all(fd: int, data: bytes, offset: int) -> None:

@@ -35,7 +35,9 @@ def status_of(act: Callable[[], int | None]) -> int:
         return act() or 0
     except KeyboardInterrupt:
         return 130
-    except files.Locked:
+    except files.Locked as locked:
+        if locked.complaint:
+            complain("error", locked.complaint)
         return errors.LOCKED
     except errors.SapdError as problem:
         complain("error", str(problem))

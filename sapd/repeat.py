@@ -67,7 +67,9 @@ class _Passes:
                     self._saved = SavedState(settings.state_directory)
                 report = run.once(settings, saved=self._saved)
                 useful = self._saved.snapshot is not None
-        except files.Locked:
+        except files.Locked as locked:
+            if locked.complaint:
+                messages.complain("error", locked.complaint)
             if self._locked_out:
                 self.status = errors.LOCKED
             return True

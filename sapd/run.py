@@ -99,6 +99,8 @@ class _Pass:
                     self._cut(batch.log)
             if trouble is not None:  # else the state has the same, in the same folder
                 self.report.problems.append(trouble)
+        if not self.dry and (trouble := audit.tell_syslog(self.config, changes)) is not None:
+            self.report.problems.append(trouble)
         self.saved.finish()
         if self.saved.state.time == loaded:  # nothing was saved
             self._note()

@@ -42,6 +42,8 @@ from sapd.timestamps import AHEAD, LAST
 
 VERSION = 5
 _NAME = "state.json"
+_HOUR = 3600  # seconds
+_LONG_HELD = 120  # seconds, after which another run's lock is worth a word
 _LARGEST = 512 * 1024 * 1024  # bytes; a million addresses take 80 MB
 
 
@@ -316,8 +318,36 @@ def make_directory(directory: str) -> None:
 
 
 def lock(directory: str) -> int:
-    """Take the lock of this state; see `files.lock`."""
-    return files.lock(os.path.join(directory, "lock"))
+    """Take the lock of this state; see `files.lock`.
+
+    Where another run has held it for long, `files.Locked` has a complaint, once an hour.
+    """
+    path = os.path.join(directory, "lock")
+    try:
+        return files.lock(path)
+    except files.Locked as locked:
+        held = time.time() - os.stat(path).st_mtime
+        if held > _LONG_HELD and _an_hour_passed(os.path.join(directory, "lock-held")):
+            with open(path, encoding="ascii", errors="replace") as file:
+                pid = file.read(20).strip()
+            reason = f"a run has held the lock for {held / 60:.0f} minutes, and nobody is closed"
+            locked.complaint = f"{path}: {reason} meanwhile; look at process {pid}"
+        raise
+
+
+def _an_hour_passed(path: str) -> bool:
+    """Whether this was not asked within the last hour; the file's time of change keeps that."""
+    try:
+        if abs(time.time() - os.lstat(path).st_mtime) < _HOUR:
+            return False
+        os.utime(path, follow_symlinks=False)
+    except FileNotFoundError:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with suppress(OSError):
+            os.close(os.open(path, flags, 0o600))
+    except OSError:
+        return True
+    return True
 
 
 def save(directory: str, text: str) -> None:
