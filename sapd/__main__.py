@@ -46,7 +46,12 @@ def _run(settings: str) -> int:
     from sapd import config, messages, run
 
     gc.disable()  # the process ends before it would pay, and a large state loads in half the time
-    return messages.tell(run.once(config.load(settings)))
+    try:
+        return messages.tell(run.once(config.load(settings)))
+    except config.Mistake as mistake:
+        from sapd.closing import close_only  # which no sound minute pays for
+
+        return messages.tell(close_only(settings, mistake))
 
 
 if __name__ == "__main__":

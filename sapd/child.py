@@ -78,7 +78,7 @@ def _bury(pid: int) -> None:
     for _ in range(1000):
         if os.waitpid(pid, os.WNOHANG)[0]:
             return
-        time.sleep(0.001)
+        select.select([], [], [], 0.001)
 
 
 def _wait(pid: int, heard: int, deadline: float) -> Ended:
@@ -98,4 +98,4 @@ def _wait(pid: int, heard: int, deadline: float) -> Ended:
             return Ended(os.waitstatus_to_exitcode(status), b"".join(blocks))
         if time.monotonic() > deadline:
             raise TimeoutError
-        time.sleep(0.0005)
+        select.select([], [], [], 0.0005)

@@ -23,6 +23,7 @@ from sapd import (
     files,
     formats,
     maillog,
+    maps,
     messages,
     run,
     timestamps,
@@ -158,7 +159,14 @@ def run_command(
         return repeat(config_path, duration, every or 1.0, verbose=verbose)
     if every is not None:
         raise click.UsageError("--every needs --for, the time for which the pass is repeated.")
-    settings = config.load(config_path)
+    try:
+        settings = config.load(config_path)
+    except config.Mistake as mistake:
+        if dry_run or at is not None:
+            raise
+        from sapd.closing import close_only
+
+        return messages.tell(close_only(config_path, mistake), verbose=verbose)
     report = run.once(settings, _moment(at, settings), dry=dry_run)
     return messages.tell(report, dry=dry_run, verbose=verbose)
 
@@ -174,8 +182,13 @@ def list_command(*, as_json: bool, at: str | None, config_path: str, verbose: in
     moment = time.time() if given is None else given
     from sapd import who
 
-    grants, _ = who.grants(settings, moment)
-    if given is None:
+    grants, unpublished = who.grants(settings, moment)
+    if unpublished is not None:
+        since = timestamps.rfc3339(unpublished)
+        reason = f"could not be brought up to date since {since}, and may let in others than these"
+        path = maps.chosen(settings.access).path
+        messages.complain("warning", f"{path}: {reason}; sapd run says why")
+    elif given is None:
         _warn_of_differences(settings, moment)
     if as_json:
         rows = [

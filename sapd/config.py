@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Callable
 from datetime import tzinfo
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from sapd import defaults, errors, formats, maps, timestamps
+from sapd import defaults, errors, files, formats, maps, timestamps
 from sapd.addresses import Network, contains
 from sapd.idle import Snapshot
 from sapd.relay import Rules
 from sapd.toml_table import Table, nearest
+
+T = TypeVar("T")
+
+_TOP = ("window", "formats_directory", "log", "access", "state", "network", "policy", "audit")
+_POLICY = (
+    *("never", "after_logout", "max_accounts_per_address", "one_address_per_account"),
+    "deny_accounts",
+)
 
 
 class Log(NamedTuple):
@@ -47,54 +56,115 @@ class Config(NamedTuple):
     snapshot: Snapshot
 
 
+class Readable(NamedTuple):
+    """What can be read of a configuration that has a mistake."""
+
+    state_directory: str | None = None
+    access: maps.Access | None = None
+    rules: Rules | None = None
+
+
+class Mistake(errors.SapdError):
+    """The configuration can't be used; `readable` is what a run may go by to close."""
+
+    def __init__(self, mistakes: list[errors.SapdError], readable: Readable) -> None:
+        """Stand for the first mistake; the `others` are told, too."""
+        first, *others = mistakes
+        super().__init__(first.status, first.subject, first.reason)
+        self.others = tuple(others)
+        self.readable = readable
+
+
 def load(path: str) -> Config:
-    """Read and check the file; raises `SapdError` 78, or 77 if it may not be read."""
+    """Read and check the file; raises `Mistake` (78, or 77 if it may not be read)."""
     snapshot = Snapshot([path])
     try:
+        files.refuse_untrusted(path)
+        read = _read(path)
+    except errors.SapdError as problem:
+        raise Mistake([problem], Readable()) from None
+    return _Sections(Table(path, "", read), snapshot).config()
+
+
+def _read(path: str) -> dict[str, Any]:
+    try:
         with open(path, "rb") as file:
-            read = tomllib.load(file)
+            return tomllib.load(file)
     except PermissionError as error:
-        reason = f"can't be read: {error.strerror}"
-        raise errors.SapdError(errors.NO_PERMISSION, path, reason) from None
+        status, reason = errors.NO_PERMISSION, f"can't be read: {error.strerror}"
     except OSError as error:
+        status = errors.BAD_CONFIG
         reason = f"can't be read: {error.strerror}; name the configuration with -c"
-        raise errors.SapdError(errors.BAD_CONFIG, path, reason) from None
     except (ValueError, RecursionError) as error:
-        raise errors.SapdError(errors.BAD_CONFIG, path, f"is not TOML: {error}") from None
-    return _config(Table(path, "", read), snapshot)
+        status, reason = errors.BAD_CONFIG, f"is not TOML: {error}"
+    raise errors.SapdError(status, path, reason)
 
 
-def _config(top: Table, snapshot: Snapshot) -> Config:
-    top.only(
-        *("window", "formats_directory", "log", "access", "state", "network", "policy", "audit")
-    )
-    formats_directory = top.path("formats_directory", defaults.FORMATS_DIRECTORY)
-    snapshot.add(Snapshot(formats.looked_at(formats_directory)))
-    known = formats.names(formats_directory)
+class _Sections:
+    """Reads each section by itself, so that a mistake in one does not hide the others."""
+
+    def __init__(self, top: Table, snapshot: Snapshot) -> None:
+        self._top = top
+        self._snapshot = snapshot
+        self._mistakes: list[errors.SapdError] = []
+
+    def _try(self, section: Callable[[], T]) -> T | None:
+        try:
+            return section()
+        except errors.SapdError as mistake:
+            self._mistakes.append(mistake)
+            return None
+
+    def config(self) -> Config:
+        top = self._top
+        self._try(lambda: top.only(*_TOP))
+        folder = self._try(lambda: top.path("formats_directory", defaults.FORMATS_DIRECTORY))
+        known = self._try(lambda: self._formats(folder)) if folder else None
+        logs = self._try(lambda: _logs(top, known))
+        policy = self._try(lambda: top.table("policy")) or Table(top.file, "policy", {})
+        self._try(lambda: policy.only(*_POLICY, *maps.LIMITS))
+        access = self._try(lambda: maps.access_of(top.table("access"), policy))
+        directory = self._try(lambda: _state_directory(top))
+        rules = self._try(lambda: _rules(top, policy))
+        trail = self._try(lambda: _audit(top))
+        if folder and logs and access and directory and rules and trail and not self._mistakes:
+            config = Config(top.file, logs, access, directory, rules, trail, folder, self._snapshot)
+            self._try(lambda: _refuse_a_logout_that_is_never_logged(policy, config))
+            self._try(lambda: _refuse_one_file_for_two(top, config))
+            if not self._mistakes:
+                return config
+        raise Mistake(self._mistakes, Readable(directory, access, rules))
+
+    def _formats(self, folder: str) -> list[str]:
+        looked_at = formats.looked_at(folder)
+        self._snapshot.add(Snapshot(looked_at))
+        for file in looked_at[1:]:
+            files.refuse_untrusted(file)
+        return formats.names(folder)
+
+
+def _logs(top: Table, known: list[str] | None) -> tuple[Log, ...]:
+    """The logs; where the `known` formats are not known their names are not looked at."""
     logs = tuple(_log(table, known) for table in top.tables("log"))
     if not logs:
         top.refuse("log", "is missing; add [[log]] with the path of the POP server's log")
-    policy = top.table("policy")
-    access = maps.access_of(top.table("access"), policy)
+    return logs
+
+
+def _state_directory(top: Table) -> str:
     state = top.table("state")
     state.only("directory")
-    directory = state.path("directory", defaults.STATE_DIRECTORY)
-    rules = _rules(top, policy)
-    _refuse_a_logout_that_is_never_logged(policy, rules, logs, formats_directory)
+    return state.path("directory", defaults.STATE_DIRECTORY)
+
+
+def _audit(top: Table) -> Audit:
     audit = top.table("audit")
     audit.only("keep_lines", "syslog")
     kept = audit.count("keep_lines", 0)
-    trail = Audit(Audit().keep_lines if kept is None else kept, audit.flag("syslog"))
-    config = Config(top.file, logs, access, directory, rules, trail, formats_directory, snapshot)
-    _refuse_one_file_for_two(top, config)
-    return config
+    return Audit(Audit().keep_lines if kept is None else kept, audit.flag("syslog"))
 
 
 def _rules(top: Table, policy: Table) -> Rules:
-    policy.only(
-        *("never", "after_logout", "max_accounts_per_address", "one_address_per_account"),
-        *("deny_accounts", *maps.LIMITS),
-    )
     never = policy.networks("never", ())
     windows: dict[Network, float] = {}
     for table in top.tables("network"):
@@ -122,16 +192,14 @@ def _rules(top: Table, policy: Table) -> Rules:
     )
 
 
-def _refuse_a_logout_that_is_never_logged(
-    policy: Table, rules: Rules, logs: tuple[Log, ...], directory: str
-) -> None:
-    if rules.after_logout is None:
+def _refuse_a_logout_that_is_never_logged(policy: Table, config: Config) -> None:
+    if config.rules.after_logout is None:
         return
-    for log in logs:
-        for format in formats.chosen(log.formats, directory):
+    for log in config.logs:
+        for format in formats.chosen(log.formats, config.formats_directory):
             if format.logs_out:
                 return
-    names = ", ".join(dict.fromkeys(name for log in logs for name in log.formats))
+    names = ", ".join(dict.fromkeys(name for log in config.logs for name in log.formats))
     why = f"needs logouts with their address, and log.formats has none: {names}; remove one of them"
     policy.refuse("after_logout", why)
 
@@ -154,17 +222,17 @@ def _refuse_one_file_for_two(top: Table, config: Config) -> None:
         seen[real] = role
 
 
-def _log(table: Table, known: list[str]) -> Log:
+def _log(table: Table, known: list[str] | None) -> Log:
     table.only("path", "formats", "timezone", "keep_lines", "cut_above")
     path = table.path("path")
     names = table.texts("formats", ("qpopper",))
     for name in names:
-        if name not in [formats.AUTO, *known]:
+        if known is not None and name not in [formats.AUTO, *known]:
             table.refuse("formats", f'has no format "{name}"{nearest(name, known)}')
     if formats.AUTO in names and len(names) > 1:
         table.refuse("formats", f'has "{formats.AUTO}", which stands for all, beside others')
     if not names:
-        table.refuse("formats", f"is empty; known are {', '.join(known)}")
+        table.refuse("formats", f"is empty; known are {', '.join(known or ())}")
     zone = None
     if (zone_name := table.text("timezone", "")) != "":
         try:

@@ -77,6 +77,15 @@ class Decision(NamedTuple):
     open: dict[str, dict[str, float]]
     closed: dict[str, dict[str, Closed]]
 
+    def only(self, lets_in: Mapping[str, Iterable[str]]) -> "Decision":
+        """The same, without what would open somebody who is not let in already."""
+        kept = {
+            address: {account: end for account, end in ends.items() if account in lets_in[address]}
+            for address, ends in self.open.items()
+            if address in lets_in
+        }
+        return Decision({address: ends for address, ends in kept.items() if ends}, self.closed)
+
     def ends(self) -> dict[str, float]:
         """When each open address closes, if nobody logs in again (UTC epoch seconds)."""
         return {address: max(accounts.values()) for address, accounts in self.open.items()}

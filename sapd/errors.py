@@ -4,6 +4,8 @@ The numbers are those of sysexits.h. A message names its subject (a file, mostly
 wrong and what to do, in one line.
 """
 
+from __future__ import annotations
+
 import errno
 import os
 
@@ -22,7 +24,12 @@ _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
 
 
 class SapdError(Exception):
-    """A failure with an exit status, a subject and a reason: one line on stderr."""
+    """A failure with an exit status, a subject and a reason: one line on stderr.
+
+    `others` are further failures that are to be told with it.
+    """
+
+    others: tuple[SapdError, ...] = ()
 
     def __init__(self, status: int, subject: str, reason: str) -> None:
         """Keep the three parts; `str()` joins subject and reason."""

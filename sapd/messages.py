@@ -40,7 +40,8 @@ def status_of(act: Callable[[], int | None]) -> int:
             complain("error", locked.complaint)
         return errors.LOCKED
     except errors.SapdError as problem:
-        complain("error", str(problem))
+        for one in (problem, *problem.others):
+            complain("error", str(one))
         return problem.status
     except ReaderLeft:
         return 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import suppress
 
 from sapd import config, errors, files, formats, messages, run
 from sapd.idle import Snapshot, nothing_happened
@@ -73,6 +74,9 @@ class _Passes:
             if self._locked_out:
                 self.status = errors.LOCKED
             return True
+        except config.Mistake as mistake:
+            report = self._close_only(mistake)
+            useful = os.geteuid() == self._user
         except errors.SapdError as problem:
             report.problems.append(problem)
             useful = os.geteuid() == self._user
@@ -80,6 +84,15 @@ class _Passes:
         self.status = report.status
         self._told = messages.tell_what_is_new(report, self._told, verbose=self._verbose)
         return useful
+
+    def _close_only(self, mistake: config.Mistake) -> Report:
+        from sapd.closing import close_only
+
+        with suppress(files.Locked):
+            return close_only(self._path, mistake)
+        report = Report()
+        report.problems += [mistake, *mistake.others]
+        return report
 
     def _settings(self) -> config.Config | None:
         """The configuration as it is; None if it changed, and may not be readable any more."""

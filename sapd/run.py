@@ -17,9 +17,9 @@ import time
 from collections.abc import Collection, Mapping
 
 from sapd import audit, cut, decision, errors, files, idle, intake, maillog, maps, report, state
-from sapd.config import Config, Log
+from sapd.config import Config, Log, Mistake, Readable
 from sapd.cut import PendingCut
-from sapd.decision import Decision
+from sapd.errors import BAD_CONFIG
 from sapd.intake import Batch
 from sapd.maillog import Position
 from sapd.maps import live
@@ -79,12 +79,16 @@ class _Pass:
             self.snapshot = idle.Snapshot([*logs, *server.watched(), own_state])
 
     def run(self, closing: Collection[str] | None = None) -> Report:
+        config = self.config
         self.saved.load(self.report.problems)
         loaded = self.saved.state.time
         self.saved.state = self.saved.state.of_logs([log.path for log in self.config.logs])
         whole = [log for log in self.config.logs if self._resume_cut(log)]
         self._doubt(whole)
         batches = [self._read(log) for log in whole]
+        mistakes = [b.problem for b in batches if b.problem and b.problem.status == BAD_CONFIG]
+        if mistakes:  # of a format: nothing may open; see closing
+            raise Mistake(mistakes, Readable(config.state_directory, config.access, config.rules))
         ledger = self.saved.state.ledger
         renewed = intake.merge(batches, ledger, self.config.rules, self.now)
         if closing is not None:
@@ -154,7 +158,7 @@ class _Pass:
 
     def _publish(self, renewed: Mapping[tuple[str, str], float]) -> list[Change]:
         """Decide, and bring the map up to date; what changed then."""
-        was, rules, decided = self.saved.state, self.config.rules, None
+        was, rules = self.saved.state, self.config.rules
         try:
             decided = decision.decide(was.ledger, rules, self.map.objection_to, self.now)
             wanted = self.map.wanted(decided.ends())
@@ -164,8 +168,8 @@ class _Pass:
                 published = self.map.publish(wanted, was.published)
                 self.saved.change(published=published, access=self.config.access)
         except errors.SapdError as problem:
-            self._could_not_publish(problem, decided)
-            return []
+            self.report.problems.append(problem)
+            return [] if self.dry else self._close_at_least(problem.status)
         gone = decision.of_gone(was.lets_in(), decided, was.ledger, rules, self.now)
         changes = report.changes(was.ledger, was.lets_in(), decided, renewed, gone, self.now)
         self.saved.change(unpublished=None, decision=decided)
@@ -177,17 +181,23 @@ class _Pass:
         self.report.warnings += report.left_behind(old)
         return changes
 
-    def _could_not_publish(self, problem: errors.SapdError, decided: Decision | None) -> None:
-        self.report.problems.append(problem)
-        was = self.saved.state
+    def _close_at_least(self, status: int) -> list[Change]:
+        """Where the map could not be published, open nobody, but close whom that can close."""
+        was, rules = self.saved.state, self.config.rules
         lets_in = was.lets_in()
+        decided = decision.decide(was.ledger, rules, lambda _: None, self.now).only(lets_in)
+        changes: list[Change] = []
+        if decided.open.keys() != lets_in.keys():
+            published = maps.publish_fewer(self.map, status, decided.ends(), lets_in, was.published)
+            if published is not None:
+                gone = decision.of_gone(lets_in, decided, was.ledger, rules, self.now)
+                changes = report.changes(was.ledger, lets_in, decided, {}, gone, self.now)
+                self.report.actions += [change.action for change in changes]
+                self.saved.change(published=published)
+                lets_in = {address: sorted(accounts) for address, accounts in decided.open.items()}
         since = was.unpublished.since if was.unpublished else self.now
-        if decided and problem.status == errors.IO_ERROR and not self.dry:
-            fewer = maps.publish_fewer(self.map, decided.ends(), lets_in, was.published)
-            if fewer is not None:
-                self.saved.change(published=fewer[0])
-                lets_in = {address: sorted(decided.open[address]) for address in fewer[1]}
         self.saved.change(unpublished=Unpublished(since, lets_in))
+        return changes
 
     def _cut(self, log: Log) -> None:
         was, keep, above = self.saved.state, log.keep_lines, log.cut_above

@@ -38,9 +38,6 @@ def differences(config: Config, now: float) -> Iterator[tuple[str, str]]:
     """
     saved = state.load(config.state_directory)
     path = maps.chosen(config.access).path
-    since = saved.unpublished.since if saved.unpublished else None
-    if since is not None:
-        yield path, f"could not be brought up to date since {rfc3339(since)}; sapd run says why"
     ends = _decide(config, saved, now).ends()
     candidates = {*saved.ledger.claims, *saved.lets_in()}
     try:

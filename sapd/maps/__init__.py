@@ -82,6 +82,14 @@ class Map(Protocol):
         """
         ...
 
+    def with_live_entries(self, lets_in: Collection[str]) -> Map | None:
+        """The same map, with the administrator's entries as they stand in the live one.
+
+        For closing, while his file can't be used; `lets_in` are the addresses that sapd opened.
+        None if there is no such way. Raises `SapdError`.
+        """
+        return None
+
     def published_now(self, now: float, candidates: Collection[str]) -> Iterable[str]:
         """The addresses that sapd's entries in the live map let in at `now` (UTC epoch seconds).
 
@@ -119,18 +127,19 @@ def chosen(access: Access) -> Map:
 
 def publish_fewer(
     server: Map,
+    status: int,
     open_until: Mapping[str, float],
     lets_in: Collection[str],
     before: Published | None,
-) -> tuple[Published, list[str]] | None:
-    """Where there is no room for the whole map, close at least: open nobody new.
+) -> Published | None:
+    """Where a map could not be published, with that `status`, publish one that only closes.
 
-    The map then has only those that were let in before. Returns what was published and who is let
-    in, None if that could not be done either.
+    For want of room one with fewer entries may fit. Else the administrator's entries are taken
+    from the live map. None if that could not be done either.
     """
-    kept = {address: end for address, end in open_until.items() if address in lets_in}
     try:
-        return server.publish(server.wanted(kept), before), sorted(kept)
+        fallback = server if status == errors.IO_ERROR else server.with_live_entries(lets_in)
+        return fallback.publish(fallback.wanted(open_until), before) if fallback else None
     except errors.SapdError:
         return None
 

@@ -58,9 +58,9 @@ class _Prefix(NamedTuple):
 class Source:
     """The administrator's entries; `text` is the file's bytes."""
 
-    def __init__(self, path: str | None, tag: str) -> None:
-        """Read `path` (None: there are no entries of the administrator's); raises `SapdError`."""
-        self.text = b"" if path is None else _read(path)
+    def __init__(self, path: str | None, tag: str, text: bytes = b"") -> None:
+        """Read `path`, or take `text` if that is None; raises `SapdError`."""
+        self.text = text if path is None else _read(path)
         if self.text and not self.text.endswith(b"\n"):
             self.text += b"\n"
         self._tag = tag.encode()

@@ -251,18 +251,34 @@ class Sendmail(Map):
         reason = f"{reason}{more}; makemap refused it, the old map stays in force"
         return errors.SapdError(status, subject, reason)
 
-    def published_now(self, now: float, candidates: Collection[str]) -> Iterable[str]:
-        """See `Map`; an address is let in if all of its entries stand in the database."""
+    def with_live_entries(self, lets_in: Collection[str]) -> Sendmail | None:
+        """See `Map`."""
+        if self.source_path is None:
+            return None
+        limits = {setting: self.limits[tag] for setting, tag in TAGS.items() if tag in self.limits}
+        other = Sendmail(self.path, None, self.makemap, self._tag, limits)
+        other.belongs_to = None
+        own = set(other.wanted(dict.fromkeys(lets_in, 0.0)).lower().splitlines())
+        entries = (line for line in self._dump() if line.lower() not in own)
+        other.source = Source(None, self._tag, b"\n".join(entries))
+        return other
+
+    def _dump(self) -> list[bytes]:
+        """The entries of the live map, keys in lower case; raises `SapdError`."""
         if not os.path.lexists(self.path):
             return []
         dump = self._run(["-u", "hash", self.path], b"", 1, live.LOCK_WAIT)
         if dump.status != 0:
             reason = f"can't be read; makemap ended with status {dump.status}"
             raise errors.SapdError(errors.MAKEMAP_FAILED, self.path, reason)
+        return dump.said.splitlines()
+
+    def published_now(self, now: float, candidates: Collection[str]) -> Iterable[str]:
+        """See `Map`."""
         own = self.source.address_keys()
         prefix = self._tag.lower().encode()
         found = set()
-        for line in dump.said.splitlines():
+        for line in self._dump():
             key, _, value = line.lower().partition(b"\t")
             if value.strip() != b"relay" or not key.startswith(prefix):
                 continue

@@ -1,0 +1,100 @@
+"""A pass that only closes, because the configuration has a mistake.
+
+A mistake must not keep anybody open. What can't be read for sure opens and renews nothing, moves no
+place in a log, and cuts nothing; but each claim ends when it would have ended, or earlier if the
+rules that can still be read say so. Where [access] can't be read the one serves by which the map
+was published last.
+
+Failure contract. Map and state are replaced as by any pass; nothing else is written.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from sapd import decision, defaults, errors, files, idle, maps, state
+from sapd.config import Mistake, Readable
+from sapd.decision import Closed, Decision, Reason
+from sapd.report import Report
+from sapd.state import SavedState, State
+
+
+def close_only(path: str, mistake: Mistake, at: float | None = None) -> Report:
+    """Close what has ended by now, or `at` (UTC epoch seconds), for the configuration at `path`.
+
+    The report has the mistakes as its first problems. Raises `files.Locked`.
+    """
+    report = Report()
+    report.problems += [mistake, *mistake.others]
+    directory = mistake.readable.state_directory or _state_directory(path)
+    if not os.path.exists(state.path(directory)):
+        return report  # nobody was ever opened
+    try:
+        access = mistake.readable.access or state.load(directory).access
+        if access is None:
+            return report
+        server = maps.chosen(access)
+        if server.belongs_to is not None:
+            files.become_owner(server.belongs_to)
+        lock = state.lock(directory)
+        try:
+            now = time.time() if at is None else at
+            _close(SavedState(directory), server, mistake.readable, now, report)
+        finally:
+            os.close(lock)
+    except errors.SapdError as problem:
+        report.problems.append(problem)
+    return report
+
+
+def _state_directory(path: str) -> str:
+    try:
+        return idle.state_directory(path) or defaults.STATE_DIRECTORY
+    except OSError:
+        return defaults.STATE_DIRECTORY
+
+
+def _close(
+    saved: SavedState, server: maps.Map, readable: Readable, now: float, report: Report
+) -> None:
+    saved.load(report.problems)
+    was = saved.state
+    decided = only_closing(was, readable, server, now)
+    wanted = server.wanted(decided.ends())
+    if not server.is_published(wanted, was.published):
+        saved.change(published=server.publish(wanted, was.published))
+    for address, accounts in sorted(was.lets_in().items()):
+        for account in sorted(set(accounts) - decided.open.get(address, {}).keys()):
+            report.actions.append(("close", f"{address} {account}"))
+    saved.change(decision=decided, unpublished=None)
+    saved.save(now, report.problems)
+    state.note_pass(saved.directory)
+
+
+def only_closing(was: State, readable: Readable, server: maps.Map, now: float) -> Decision:
+    """The decision without whatever would open or renew something."""
+    ends = {address: dict(accounts) for address, accounts in was.decision.open.items()}
+    closed = dict(was.decision.closed)
+    if readable.rules is not None:
+        judged = decision.decide(was.ledger, readable.rules, server.objection_to, now)
+        closed = judged.closed
+        ends = {
+            address: {
+                account: min(end, judged.open.get(address, {}).get(account, now))
+                for account, end in accounts.items()
+            }
+            for address, accounts in ends.items()
+        }
+    still = {
+        address: left
+        for address, accounts in ends.items()
+        if (left := {account: end for account, end in accounts.items() if end > now})
+        and server.objection_to(address) is None
+    }
+    for address, accounts in was.decision.open.items():
+        gone = accounts.keys() - still.get(address, {}).keys() - closed.get(address, {}).keys()
+        if gone:
+            ended = dict.fromkeys(gone, Closed(Reason.EXPIRED))
+            closed[address] = {**closed.get(address, {}), **ended}
+    return Decision(still, closed)
