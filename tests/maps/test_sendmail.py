@@ -17,12 +17,13 @@ LIMITS = {"client_rate": 30, "client_connections": 5, "greet_pause": 2000}
 UNTIL = 1_000_000.0
 
 
-def server(folder: Path, text: str | None = "10.1 RELAY\n", **options: str) -> Sendmail:
+def server(folder: Path, text: str | None = "10.1 RELAY\n", tag: str = "Connect:") -> Sendmail:
     """A map in the folder; its source has this text, or there is none."""
+    source = folder / "access"
     if text is not None:
-        (folder / "access").write_text(text)
-        options["source"] = str(folder / "access")
-    return Sendmail(str(folder / "access.db"), makemap=MAKEMAP, **options)
+        source.write_text(text)
+    named = None if text is None else str(source)
+    return Sendmail(str(folder / "access.db"), named, MAKEMAP, tag)
 
 
 def wanted(map: Sendmail, *addresses: str) -> bytes:
