@@ -181,23 +181,24 @@ def cut_log(
 def resume(path: str, position: Position, pending: PendingCut, *, dry: bool = False) -> Position:
     """Finish a cut that an earlier run began; return the position that holds now.
 
-    A cut that can't be finished but has not spoilt anything is no problem: it is planned anew. One
-    that left the log half copied, which must then not be read, raises OSError or `SapdError`. With
-    `dry` nothing is written.
+    A cut that can't be finished but has not spoilt anything is no problem: it is planned anew, and
+    the lines are counted anew, of which half a marker may have taken some. One that left the log
+    half copied, which must then not be read, raises OSError or `SapdError`. With `dry` nothing is
+    written.
     """
-    done = Position(pending.after, position.rotated)
+    done, not_done = Position(pending.after, position.rotated), position._replace(lines=None)
     try:
         if not dry:
             fd = files.open_in_place(path, writing=True)
             try:
                 shift = position.here.offset - pending.after.offset
-                return done if _finish(fd, pending.marker, shift) else position
+                return done if _finish(fd, pending.marker, shift) else not_done
             finally:
                 os.close(fd)
     except (OSError, errors.SapdError):
         if half_copied(path, pending.marker):
             raise
-    return done if _is_done(path, pending) else position
+    return done if _is_done(path, pending) else not_done
 
 
 def _is_done(path: str, pending: PendingCut) -> bool:

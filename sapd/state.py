@@ -485,7 +485,7 @@ def _stamps(read: Any) -> Claims:
 def _decision(read: Any) -> Decision:
     ends = {
         address: {
-            account: _number(end) for account, (*_, end) in accounts.items() if end is not None
+            account: _number(end) for account, (_, _, end) in accounts.items() if end is not None
         }
         for address, accounts in read["claims"].items()
     }

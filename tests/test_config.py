@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from sapd import config, errors
+from sapd.maps import Access
 from sapd.relay import Rules
 
 GOOD = '[[log]]\npath = "qpopper"\n'
@@ -23,9 +24,16 @@ def test_defaults(tmp_path: Path) -> None:
     assert found.rules.windows == ()
     assert found.rules.never == ()
     assert found.logs == (config.Log(str(tmp_path / "qpopper"), ("qpopper",)),)
-    assert found.access == config.Access("/etc/mail/access.db", "/etc/mail/access")
-    assert found.access.makemap == "/usr/sbin/makemap"
-    assert found.access.tag == "Connect:"
+    assert found.access == Access(
+        "sendmail",
+        {
+            "database": "/etc/mail/access.db",
+            "source": "/etc/mail/access",
+            "makemap": "/usr/sbin/makemap",
+            "tag": "Connect:",
+            "limits": {},
+        },
+    )
     assert found.state_directory == "/var/lib/sapd"
 
 
@@ -44,6 +52,7 @@ def test_everything(tmp_path: Path) -> None:
         keep_lines = 10
         cut_above = 20
         [access]
+        server = "sendmail"
         source = "/etc/mail/access"
         database = "relay.db"
         makemap = "/opt/makemap"
@@ -63,9 +72,13 @@ def test_everything(tmp_path: Path) -> None:
     )  # fmt: skip
     assert first.zone is not None
     assert (second.path, second.cut_above) == (str(tmp_path.parent / "mail.log"), 20)
-    assert found.access == config.Access(
-        str(tmp_path / "relay.db"), "/etc/mail/access", "/opt/makemap", ""
-    )
+    assert found.access.options == {
+        "database": str(tmp_path / "relay.db"),
+        "source": "/etc/mail/access",
+        "makemap": "/opt/makemap",
+        "tag": "",
+        "limits": {},
+    }
     assert found.state_directory == str(tmp_path / "state")
     assert dict(found.rules.windows) == {
         ip_network("10.0.0.0/8"): 90,
@@ -120,6 +133,8 @@ def test_everything(tmp_path: Path) -> None:
             "access.database is .* the same file as",
         ),
         (GOOD + '[access]\ntag = "Con nect:"', "access.tag is"),
+        (GOOD + '[access]\nserver = "sendmial"', 'server is "sendmial"; did you mean "sendmail"'),
+        (GOOD + "[access]\nserver = 3", "access.server must be a text in quotes"),
         (GOOD + '[acces]\ntag = ""', 'acces is no setting; did you mean "access"'),
         ("access = 3\n" + GOOD, r"access must be a table, as \[access\]"),
         (GOOD + '[[network]]\nwindow = "1h"', "network.networks is missing"),
@@ -206,10 +221,12 @@ def test_policies_and_the_trail(tmp_path: Path) -> None:
         """,
     )
     assert found.rules == Rules(1800, (), (), 120, 5, True, ("eve", "*@example.net"))
-    assert found.access.limits == (("ClientRate", 30), ("ClientConn", 5), ("GreetPause", 2000))
+    assert found.access.options["limits"] == {
+        "client_rate": 30, "client_connections": 5, "greet_pause": 2000,
+    }  # fmt: skip
     assert found.audit == config.Audit(0, syslog=True)
     plain = load(tmp_path, GOOD)
-    assert (plain.audit, plain.access.limits) == (config.Audit(10_000), ())
+    assert (plain.audit, plain.access.options["limits"]) == (config.Audit(10_000), {})
 
 
 def test_no_file(tmp_path: Path) -> None:
@@ -221,11 +238,12 @@ def test_no_file(tmp_path: Path) -> None:
 
 def test_a_separate_map_is_not_laid_over_the_administrators(tmp_path: Path) -> None:
     text = GOOD + '[access]\ndatabase = "access.db"\n'
-    assert load(tmp_path, text).access.source is None
+    assert load(tmp_path, text).access.options["source"] is None
     (tmp_path / "access").touch()
     with pytest.raises(errors.SapdError, match=r"access\.source is missing; set source"):
         load(tmp_path, text)
-    assert load(tmp_path, text + 'source = "access"').access.source == str(tmp_path / "access")
+    named = load(tmp_path, text + 'source = "access"')
+    assert named.access.options["source"] == str(tmp_path / "access")
 
 
 def test_mapped_networks_are_those_of_ipv4(tmp_path: Path) -> None:

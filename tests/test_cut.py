@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from sapd import cut, files
-from sapd.cut import MARKER
-from sapd.maillog import Cursor, PendingCut, Position
+from sapd.cut import MARKER, PendingCut
+from sapd.maillog import Cursor, Position
 from tests.cutting import STAMP, line, read, shorten
 
 
@@ -100,12 +100,12 @@ def test_a_cut_is_recognised_if_nobody_lived_to_save_it(log: Path, keep: int) ->
     _, position = read(log)
     planned = shorten(log, position, keep)
     assert planned is not None
-    intent = Position(
-        position.here, None, position.lines, PendingCut(planned.after.here, planned.marker)
-    )
     with log.open("ab") as file:
         file.write(line(50_000))
-    assert read(log, intent)[0] == line(50_000)
+    for dry in (True, False):
+        resumed = cut.resume(str(log), position, planned.pending, dry=dry)
+        assert resumed == Position(planned.after.here)
+        assert read(log, resumed)[0] == line(50_000)
 
 
 def planned_for(log: Path, keep: int) -> cut.Cut:
@@ -119,11 +119,11 @@ def planned_for(log: Path, keep: int) -> cut.Cut:
 
 
 def finish(log: Path, begun: cut.Cut) -> bool:
-    fd = os.open(log, os.O_RDWR)
-    try:
-        return cut.finish(fd, begun.marker, begun.shift)
-    finally:
-        os.close(fd)
+    """Resume the cut; whether the log is cut now."""
+    position = Position(begun.before, lines=12)
+    resumed = cut.resume(str(log), position, begun.pending)
+    assert resumed in (Position(begun.after.here), Position(begun.before))
+    return resumed.here == begun.after.here
 
 
 def broken_off(log: Path, begun: cut.Cut, after: int, half: bool) -> bool:
@@ -191,16 +191,52 @@ def test_another_log_is_not_gone_on_with(log: Path) -> None:
     assert log.read_bytes() == other
 
 
-def test_an_intent_without_the_cut_is_recognised(log: Path) -> None:
+@pytest.mark.parametrize("there", [True, False], ids=["", "nothing there"])
+@pytest.mark.parametrize("dry", [False, True], ids=["", "dry"])
+def test_a_cut_that_was_planned_but_never_begun_is_recognised(
+    log: Path, there: bool, dry: bool
+) -> None:
     _, position = read(log)
-    intent = Position(
-        position.here, None, position.lines, PendingCut(Cursor(500, b"x" * 256), b"\n")
-    )
-    with log.open("ab") as file:
-        file.write(line(50_000))
-    text, position = read(log, intent)
-    assert text == line(50_000)
-    assert position.lines is None  # counted anew
+    pending = PendingCut(Cursor(500, b"x" * 256), b"\n")
+    if not there:
+        log.unlink()
+    resumed = cut.resume(str(log), position, pending, dry=dry)
+    assert resumed == position._replace(lines=None)  # they are counted anew
+
+
+def test_half_a_marker_over_some_lines_has_the_rest_counted_anew(log: Path) -> None:
+    """Else so many lines too few would be kept as newlines stood below it."""
+    rows = [b"%d\n" % number for number in range(20_000)]
+    log.write_bytes(b"".join(rows))
+    begun, (_, position) = planned_for(log, 10_000), read(log)
+    with log.open("r+b") as file:
+        file.seek(begun.shift)
+        file.write(begun.marker[: len(begun.marker) // 2])
+    planned = shorten(log, cut.resume(str(log), position, begun.pending), 10_000)
+    assert planned is not None
+    assert log.read_bytes().splitlines(keepends=True)[1:] == rows[-10_000:]
+
+
+def test_a_log_that_is_half_copied_is_not_to_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "qpopper"
+    log.write_bytes(b"".join(line(number) for number in range(2000)))
+    monkeypatch.setattr(cut, "_collapse", lambda fd, length: False)
+    begun, position = planned_for(log, 1000), read(log)[1]
+    assert broken_off(log, begun, 2, half=False)
+    assert cut.half_copied(str(log), begun.marker)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "ftruncate", fails)
+        with pytest.raises(OSError, match="broken off"):
+            cut.resume(str(log), position, begun.pending)
+    assert cut.half_copied(str(log), begun.marker)
+    assert cut.resume(str(log), position, begun.pending) == Position(begun.after.here)
+    assert_cut(log, [line(number) for number in range(1000, 2000)], 1000)
+
+
+def fails(*_: object) -> None:
+    raise OSError(errno.EIO, "broken off")
 
 
 def test_a_few_lines_that_leave_no_room_for_a_marker_stay(tmp_path: Path) -> None:
@@ -209,3 +245,16 @@ def test_a_few_lines_that_leave_no_room_for_a_marker_stay(tmp_path: Path) -> Non
     before = log.read_bytes()
     assert shorten(log, read(log)[1], 1) is None
     assert log.read_bytes() == before
+
+
+@pytest.mark.parametrize("known", [50_001, 10**9])
+def test_a_number_of_lines_that_is_too_large_is_counted_anew(log: Path, known: int) -> None:
+    """A cut never takes what was not read, and never more than it should."""
+    _, position = read(log)
+    unread = [line(number) for number in range(50_000, 60_000)]
+    with log.open("ab") as file:
+        file.write(b"".join(unread))
+    planned = shorten(log, position._replace(lines=known), 10_000)
+    assert planned is not None
+    assert planned.after.lines == 1
+    assert_cut(log, unread, 50_000)

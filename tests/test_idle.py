@@ -41,9 +41,9 @@ def nothing_happened(site: Site) -> bool:
 
 
 def test_a_quiet_minute_is_noted_and_writes_nothing(quiet: Site) -> None:
-    before = idle.Looks(map(str, quiet.folder.rglob("*")))
+    before = idle.Snapshot(map(str, quiet.folder.rglob("*")))
     quiet.run()
-    assert idle.Looks(map(str, quiet.folder.rglob("*"))) == before
+    assert idle.Snapshot(map(str, quiet.folder.rglob("*"))) == before
 
 
 HAPPENINGS: dict[str, Callable[[Site], object]] = {
@@ -116,7 +116,7 @@ def test_another_boot_ends_it(quiet: Site) -> None:
 def test_another_program_ends_it(
     quiet: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    other = str(idle.Looks([str(shutil.copy2(idle.__file__, tmp_path))]))
+    other = str(idle.Snapshot([str(shutil.copy2(idle.__file__, tmp_path))]))
     monkeypatch.setattr(idle, "_PROGRAM", other)
     assert not nothing_happened(quiet)
 

@@ -9,10 +9,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sapd import config, errors, idle, messages, repeat, run, state
+from sapd.maps.sendmail import Sendmail
+from sapd.report import Report
+from sapd.state import SavedState
 from tests.repeating import Repeated
 from tests.servers.faketime import ENVIRONMENT, library
 from tests.servers.rsyslog import wait_until
@@ -293,17 +297,19 @@ def test_a_state_that_is_replaced_during_a_pass_is_read_by_the_next(
 ) -> None:
     site.write(login(ALICE))
     site.run()
-    settings, memory, publish = config.load(str(site.config)), run.Memory(), run._Pass._publish
+    settings, saved = config.load(str(site.config)), SavedState(str(site.state.parent))
+    is_published = Sendmail.is_published
 
-    def publish_slowly(of: run._Pass) -> None:
-        publish(of)
+    def ask_slowly(*args: Any) -> bool:
+        answer = is_published(*args)
         site.rewrite_state(claims={})
+        return answer
 
     with monkeypatch.context() as patch:
-        patch.setattr(run._Pass, "_publish", publish_slowly)
-        run.once(settings, memory=memory)
+        patch.setattr(Sendmail, "is_published", ask_slowly)
+        run.once(settings, saved=saved)
     assert site.relaying() == {OWN, ALICE}
-    run.once(settings, memory=memory)
+    run.once(settings, saved=saved)
     assert site.relaying() == {OWN}
 
 
@@ -409,7 +415,7 @@ def test_a_warning_that_comes_with_every_pass_is_told_once(
     """As that another map is no longer kept, if two configurations share a state."""
     told: set[str] = set()
     for about in ("one", "one", "other", "one"):
-        report = run.Report()
+        report = Report()
         report.warnings = [(about, "is no longer kept")]
         told = messages.tell_what_is_new(report, told)
     said = [line.split(": ")[2] for line in capsys.readouterr().err.splitlines()]

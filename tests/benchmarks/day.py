@@ -31,7 +31,7 @@ from multiprocessing import Pool
 from pathlib import Path
 from typing import NamedTuple
 
-from sapd import config
+from sapd import config, decision
 from sapd.relay import Ledger, Rules
 from tests.site import Site
 
@@ -234,9 +234,7 @@ def sapd(rules: Rules) -> Pass:
             if event == "logout":
                 ledger.logout(rules, address, account, at, now)
         ledger.expire(rules, now)
-        closed = ledger.closed(rules, now)
-        found = ledger.open(closed, ())
-        return ledger.open(closed, {a for a, accounts in found.items() if rules.crowd(accounts)})
+        return decision.decide(ledger, rules, lambda _: None, now).open
 
     return once
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from sapd import config, run
+from sapd import config, run, who
 from sapd.timestamps import rfc3339
 from tests.faults import strace
 from tests.faults.strace import Call
@@ -190,7 +190,7 @@ def outcome(site: Site) -> dict[str, Any]:
     What the trail tells twice counts once.
     """
     state = json.loads(site.state.read_text())
-    del state["published"]["database"]
+    del state["published"]["file"]
     return {
         "state": state,
         "map": site.entries(),

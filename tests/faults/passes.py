@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from sapd import config, run
-from sapd.run import Report
+from sapd.report import Report
 from tests.site import Site
 
 OWN = "198.51.100.9"

@@ -10,8 +10,9 @@ from ipaddress import IPv6Address, ip_address
 from itertools import islice
 from pathlib import Path
 
-from sapd import access, config, errors, formats, relay, state, timestamps
+from sapd import addresses, config, decision, errors, formats, relay, state, timestamps
 from sapd.formats import Format
+from sapd.maps.sendmail import Sendmail
 from sapd.recogniser import Context, Event, Recogniser
 from sapd.timestamps import Clock
 from tests import samples
@@ -58,7 +59,7 @@ def _is_sound(event: Event, row: bytes, rows: list[bytes]) -> None:
         assert not (isinstance(ip, IPv6Address) and (ip.scope_id or ip.ipv4_mapped))
         shapes = rb"[0-9A-Fa-f:._]+", rb"[0-9A-Fa-f:._]*[0-9A-Fa-f]", rb"\d+\.\d+\.\d+\.\d+"
         words = (word for shape in shapes for word in re.findall(shape, b"".join(rows)))
-        assert any(formats.parse_address(word) == event.address for word in words)
+        assert any(addresses.parse_address(word) == event.address for word in words)
     event.account.encode("utf-8", "surrogateescape")
 
 
@@ -96,30 +97,41 @@ def saved(data: bytes) -> None:
     assert state.to_text(again) == text
     ledger = loaded.ledger
     for rules in RULES:
-        for grant in ledger.grants(rules, loaded.refused, NOW):
+        decided = decision.decide(ledger, rules, lambda _: None, NOW)
+        for grant in decision.grants(ledger, decided):
             assert grant.since <= NOW < grant.until
             timestamps.rfc3339(grant.until)
+        for accounts in decided.closed.values():
+            assert not any("\n" in why.words for why in accounts.values())
         ledger.expire(rules, NOW)
-        times = [ledger.claims, ledger.logouts]
-        assert all(time <= NOW for of in times for each in of.values() for time in each.values())
-        assert all(time <= NOW for _, time in [*ledger.homes.values(), *ledger.shut.values()])
+        stamps = [
+            stamp
+            for of in (ledger.claims, ledger.logouts)
+            for each in of.values()
+            for stamp in each.values()
+        ]
+        assert all(stamp.counted <= NOW for stamp in stamps)
+        assert all(stamp.written <= NOW + timestamps.AHEAD for stamp in stamps)
+        homes, closings = ledger.last_address.values(), ledger.revoked.values()
+        assert all(time <= NOW + timestamps.AHEAD for _, time in homes)
+        assert all(until <= NOW for _, until in closings)
 
 
 def source(data: bytes) -> None:
     """A plain word against an address counts, whatever stands beside it."""
     with _file(data, "access") as path:
-        read = access.Source(path, "Connect:")
-    assert read.count >= 0
+        server = Sendmail("/nowhere.db", path)
+        assert server.source.count >= 0
     refused = {
         word.decode()
         for word in re.findall(rb"^(?i:connect:)?([0-9.]+)[ \t]+REJECT$", data, re.MULTILINE)
     }
     for address in ADDRESSES:
-        said = read.says(address)
-        assert said is None or "\n" not in said
+        found = server.objection_to(address)
+        assert found is None or "\n" not in found.detail
         if address in refused:
-            assert said
-        entries = read.entries([address]).splitlines(keepends=True)
+            assert found is not None
+        entries = server.wanted({address: NOW}).splitlines(keepends=True)
         assert len(entries) <= 2
         for entry in entries:
             assert re.fullmatch(rb"Connect:[0-9A-Fa-fIPv:.]+\tRELAY\n", entry)

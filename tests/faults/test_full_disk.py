@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from sapd import errors
-from sapd.access import Sendmail, Source
 from sapd.cut import MARKER
+from sapd.maps.sendmail import Sendmail
 from tests.faults.database import relaying
 from tests.servers.filesystems import fill, mounted, remount
 from tests.site import MAKEMAP, Site, login, noise, when
@@ -121,25 +121,24 @@ def test_list_says_whom_a_map_on_a_full_disk_may_let_in(site: Site) -> None:
 def test_with_however_little_room_the_map_is_the_old_one_or_the_new_one(
     tmp_path: Path, kind: str
 ) -> None:
-    few = {f"192.0.2.{number}" for number in range(50)}
-    many = {f"192.0.{i // 250}.{i % 250}" for i in range(4000)}
+    few = dict.fromkeys((f"192.0.2.{number}" for number in range(50)), NOW)
+    many = dict.fromkeys((f"192.0.{i // 250}.{i % 250}" for i in range(4000)), NOW)
     with mounted(tmp_path, kind, megabytes=4) as disk:
         database, filler = disk / "access.db", disk / "filler"
-        source = Source(None, "Connect:")
-        server = Sendmail(str(database), MAKEMAP, source)
+        server = Sendmail(str(database), makemap=MAKEMAP)
 
-        server.publish(source.entries(many))
+        server.publish(server.wanted(many))
         size = database.stat().st_size
         opened = []
         for room in range(0, 3 * size, size // 4):
-            server.publish(source.entries(few))
+            server.publish(server.wanted(few))
             fill(filler)
             os.truncate(filler, filler.stat().st_size - room)
             os.sync()
             with suppress(errors.SapdError):
-                server.publish(source.entries(many))
-            assert relaying(database) in (few, many)
-            opened.append(relaying(database) == many)
+                server.publish(server.wanted(many))
+            assert relaying(database) in (few.keys(), many.keys())
+            opened.append(relaying(database) == many.keys())
             filler.unlink()
             os.sync()
         assert opened == sorted(opened)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sapd import config, cut, run
+from sapd import config, cut, run, who
 from tests.faults.killed import killed
 from tests.servers.filesystems import mounted
 from tests.site import Site, login
@@ -60,12 +60,12 @@ def run_killed_in_its_cut(
     site: Site, settings: config.Config, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> bool:
     """Have the server write before the cut, and the run end at that step of it, if it has one."""
-    due, perform = cut.due, cut.perform
+    plan, perform = cut.plan, cut.perform
     came_so_far = False
 
-    def due_after_more(*args: Any) -> cut.Cut | None:
+    def plan_after_more(*args: Any) -> cut.Cut | None:
         site.write(UNREAD)
-        return due(*args)
+        return plan(*args)
 
     def performed_in_part(fd: int, planned: cut.Cut) -> None:
         nonlocal came_so_far
@@ -74,7 +74,7 @@ def run_killed_in_its_cut(
         raise _Over
 
     with monkeypatch.context() as patch:
-        patch.setattr(cut, "due", due_after_more)
+        patch.setattr(cut, "plan", plan_after_more)
         patch.setattr(cut, "perform", performed_in_part)
         with pytest.raises(_Over):
             run.once(settings, NOW)

@@ -31,8 +31,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from sapd import config, run
+from sapd import config, run, who
 from sapd.cut import MARKER
+from sapd.report import Report
 from tests.faults.killed import happening, killed
 from tests.faults.model import Event, Model, Rules, Source
 from tests.folders import snapshot
@@ -367,7 +368,7 @@ class Host(RuleBasedStateMachine):
         elif damage == "halved":
             self.site.state.write_bytes(text[: len(text) // 2])
         else:
-            self.site.state.write_bytes(text.replace(b'"version": 4', b'"version": 9'))
+            self.site.state.write_bytes(text.replace(b'"version": 5', b'"version": 9'))
         self.damage = self.saved()
         self.model.lose_the_state()
 
@@ -382,7 +383,7 @@ class Host(RuleBasedStateMachine):
         """These addresses, or all."""
         self.it_runs(closing=addresses)
 
-    def it_runs(self, report: run.Report | None = None, closing: list[str] | None = None) -> None:
+    def it_runs(self, report: Report | None = None, closing: list[str] | None = None) -> None:
         self.model = self.model_after_a_run(closing)
         status = self.expected_status()
         dump, saved, log = self.dump(), self.saved(), self.site.log.read_bytes()
@@ -405,7 +406,7 @@ class Host(RuleBasedStateMachine):
         if seen:
             self.sapd_runs(foreseen=False)
 
-    def foreseen(self) -> run.Report:
+    def foreseen(self) -> Report:
         """What a dry run says, which changes nothing."""
         before = snapshot(self.site.folder)
         report = run.once(self.config, self.now, dry=True)

@@ -13,7 +13,8 @@ from random import Random
 
 import pytest
 
-from sapd import access, config, errors, run
+from sapd import config, errors, run
+from sapd.maps import live
 from tests.faults.database import relaying
 from tests.servers.filesystems import mounted
 from tests.servers.mounts import another_boot
@@ -37,7 +38,7 @@ def run_after_reboot(site: Site, status: int = 0) -> None:
 def reboot(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that is started anew before every pass that the test itself makes."""
     boots = iter(range(1_000_000))
-    monkeypatch.setattr(access, "_boot_id", lambda: f"boot {next(boots)}")
+    monkeypatch.setattr(live, "boot_id", lambda: f"boot {next(boots)}")
 
 
 def a_pass(site: Site, at: float = NOW) -> int:
@@ -106,7 +107,7 @@ def believe_it_is_as_published(site: Site) -> None:
     now = site.database.stat()
     known = json.loads(site.state.read_text())["published"]
     signature = [now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns]
-    site.rewrite_state(published={**known, "database": signature})
+    site.rewrite_state(published={**known, "file": signature})
 
 
 def test_a_map_that_is_gone(site: Site) -> None:

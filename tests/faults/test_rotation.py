@@ -26,7 +26,7 @@ from typing import Self
 
 import pytest
 
-from sapd import config, errors, maillog, run
+from sapd import config, errors, maillog, run, who
 from sapd.maillog import BLOCK
 from sapd.scan import Deduplicator
 from sapd.timestamps import rfc3339

@@ -1,0 +1,1 @@
+"""Tests of the mail servers' maps, one module each."""
