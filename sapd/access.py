@@ -21,6 +21,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from sapd import child, errors, files, relay
+from sapd.idle import boot_id
 
 try:
     from _blake2 import blake2b  # hashlib's own; hashlib itself takes 4 ms to load OpenSSL's
@@ -45,7 +46,7 @@ class Published(NamedTuple):
     """Signature of what was last put in place.
 
     `path`: the database's; `wanted`: digest of the map's text; `database`: the file's device,
-    inode, size, and the times of its last change in nanoseconds; `boot`: the kernel's boot id,
+    inode, size, and the times of its last change in nanoseconds; `boot`: `idle.boot_id`,
     because a power cut may undo what was on its way to the disk.
     """
 
@@ -267,7 +268,7 @@ class Sendmail:
         finally:
             with contextlib.suppress(OSError):
                 os.unlink(self._new)
-        return Published(self.database, self._digest(own), found, _boot_id())
+        return Published(self.database, self._digest(own), found, boot_id())
 
     def _digest(self, own: bytes) -> str:
         digest = blake2b(self._source.text, digest_size=32)
@@ -373,7 +374,7 @@ class Sendmail:
         """Copy the new database into the live inode, whose lock is held."""
         size, before = os.fstat(new).st_size, os.fstat(live)
         try:
-            os.posix_fallocate(live, 0, size)
+            files.reserve(live, size)
         except OSError:
             os.ftruncate(live, before.st_size)
             raise
@@ -410,7 +411,7 @@ def untouched(database: str, published: Published) -> bool:
         found = _signature(os.lstat(database))
     except OSError:
         return False
-    return (published.path, published.database, published.boot) == (database, found, _boot_id())
+    return (published.path, published.database, published.boot) == (database, found, boot_id())
 
 
 def _signature(found: os.stat_result) -> tuple[int, ...]:
@@ -421,11 +422,3 @@ def _signature(found: os.stat_result) -> tuple[int, ...]:
         found.st_mtime_ns,
         found.st_ctime_ns,
     )
-
-
-def _boot_id() -> str:
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return file.read().strip()
-    except OSError:
-        return ""

@@ -234,7 +234,8 @@ def _access(table: "_Table", limits: tuple[tuple[str, int], ...]) -> Access:
     tag = table.text("tag", "Connect:")
     if not re.fullmatch(r"([A-Za-z][A-Za-z0-9_-]*:)?", tag):
         table.refuse("tag", f'is "{tag}"; it is a word and a colon, as "Connect:", or empty')
-    return Access(database, source, table.path("makemap", "/usr/sbin/makemap"), tag, limits)
+    makemap = next(filter(os.path.exists, defaults.MAKEMAP), defaults.MAKEMAP[0])
+    return Access(database, source, table.path("makemap", makemap), tag, limits)
 
 
 def seconds(text: str) -> float:

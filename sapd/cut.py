@@ -150,10 +150,15 @@ def half_copied(path: str, marker: bytes) -> bool:
 
 
 def _collapse(fd: int, length: int) -> bool:
-    """Take `length` bytes out at the head of the file; False where the file system can't."""
-    import ctypes
+    """Take `length` bytes out at the head of the file; False where the system can't."""
+    try:
+        import ctypes
 
-    fallocate = ctypes.CDLL(None, use_errno=True).fallocate64
+        library = ctypes.CDLL(None, use_errno=True)
+        # glibc's takes 64 bits everywhere; musl's has no other name; the BSDs have neither.
+        fallocate = getattr(library, "fallocate64", None) or library.fallocate
+    except (ImportError, OSError, AttributeError):
+        return False
     fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
     while fallocate(fd, _COLLAPSE_RANGE, 0, length) != 0:
         number = ctypes.get_errno()

@@ -84,6 +84,21 @@ def write_all(fd: int, data: bytes, offset: int) -> None:
         offset += written
 
 
+def reserve(fd: int, size: int) -> None:
+    """Have room on the disk for the file's first `size` bytes, where the system can reserve it.
+
+    The BSDs' ZFS calls that invalid, musl offers it on fewer file systems than glibc, and OpenBSD
+    not at all; writing may then fail halfway. Raises OSError if there is no room.
+    """
+    try:
+        os.posix_fallocate(fd, 0, size)
+    except AttributeError:
+        pass
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+
+
 def replace(path: str, data: bytes, mode: int, *, durable: bool = True) -> None:
     """Make `path` hold `data`, with `mode` whatever the umask; on the disk, if it is to be durable.
 
@@ -133,7 +148,7 @@ def open_in_place(path: str, *, writing: bool) -> int:
     except FileNotFoundError:
         raise
     except OSError as error:
-        if error.errno == errno.ELOOP:
+        if error.errno in (errno.ELOOP, errno.EMLINK):  # the second on FreeBSD
             reason = "is a symbolic link and is not written through; name the file itself"
             raise errors.SapdError(errors.CANT_CREATE, path, reason) from None
         raise errors.cannot_write(path, error) from None

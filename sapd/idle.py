@@ -14,9 +14,14 @@ could change again and look the same.
 from __future__ import annotations
 
 import os
-from time import time
+from time import clock_gettime, time
 
 from sapd import defaults
+
+try:
+    from time import CLOCK_BOOTTIME as _SINCE_BOOT
+except ImportError:  # Linux's own; elsewhere the usual clock counts from there, too
+    from time import CLOCK_MONOTONIC as _SINCE_BOOT
 
 TYPE_CHECKING = (
     False  # not typing's own: to load that, or collections.abc, takes half as long again
@@ -105,9 +110,22 @@ def _guess(config: str) -> str:
 _PROGRAM = _look(__file__)  # as it is loaded: a run that goes on may outlive it
 
 
+def boot_id() -> str:
+    """What tells this start of the machine from any other: the kernel's id, else the time of it.
+
+    The time is in whole seconds, since two clocks are never read at once. Where the clock was set
+    meanwhile it is another, and so seems the boot.
+    """
+    try:
+        found = _read("/proc/sys/kernel/random/boot_id").strip()
+    except OSError:  # no Linux, or /proc is not there
+        found = ""
+    return found or f"at {round(time() - clock_gettime(_SINCE_BOOT))}"
+
+
 def _machine() -> list[str]:
-    """Which program this is, and which boot; raises OSError if it can't be told."""
-    return [_PROGRAM, _read("/proc/sys/kernel/random/boot_id").strip()]
+    """Which program this is, and which boot."""
+    return [_PROGRAM, boot_id()]
 
 
 def _read(path: str, flags: int = 0) -> str:

@@ -44,7 +44,7 @@ ARROWS = {
     "state": {
         "access", "errors", "files", "formats", "maillog", "recogniser", "relay", "timestamps",
     },
-    "access": {"child", "errors", "files", "relay"},
+    "access": {"child", "errors", "files", "idle", "relay"},
     "child": set(),
     "cut": {"files", "maillog"},
     "maillog": {"errors", "timestamps"},

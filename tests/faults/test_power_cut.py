@@ -37,7 +37,7 @@ def run_after_reboot(site: Site, status: int = 0) -> None:
 def reboot(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that is started anew before every pass that the test itself makes."""
     boots = iter(range(1_000_000))
-    monkeypatch.setattr(access, "_boot_id", lambda: f"boot {next(boots)}")
+    monkeypatch.setattr(access, "boot_id", lambda: f"boot {next(boots)}")
 
 
 def a_pass(site: Site, at: float = NOW) -> int:
