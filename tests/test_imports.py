@@ -3,7 +3,7 @@
 import ast
 from pathlib import Path
 
-PACKAGE = Path(__file__).parents[1] / "sapd"
+from tests.folders import PACKAGE
 
 ARROWS = {
     "__init__": set(),
