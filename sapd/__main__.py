@@ -25,9 +25,9 @@ def main() -> NoReturn:
     if settings is None:
         from sapd import cli
 
-        sys.exit(cli.main())
-    status = messages.status_of(lambda: _run(settings))
-    sys.stdout.flush()
+        status = cli.main()
+    else:
+        status = messages.status_of(lambda: _run(settings))
     os._exit(status)  # all is printed and closed: to take down what was loaded takes 5 ms and more
 
 

@@ -53,6 +53,8 @@ def _command() -> int:
         return error.exit_code
     except click.Abort:
         return 130
+    except SystemExit:  # so click ends where the reader of the help left
+        return 0
 
 
 def _say(text: str, **style: Any) -> None:
@@ -333,6 +335,8 @@ def match_command(
             messages.write(json.dumps({"line": number, **_fields(event), **reason}))
         else:
             _say_line(number, event, why if explain else "")
+        if messages.unwritable():
+            return
     if not as_json:
         _say_counts(counts, by_format, recogniser)
 

@@ -4,3 +4,10 @@ CONFIG = "/etc/sapd/sapd.toml"
 FORMATS_DIRECTORY = "/etc/sapd/formats.d"
 STATE_DIRECTORY = "/var/lib/sapd"
 WINDOW = "30m"
+MAKEMAP = (
+    "/usr/sbin/makemap",  # Debian, Red Hat, FreeBSD
+    "/usr/local/sbin/makemap",  # FreeBSD's port
+    "/usr/bin/makemap",
+    "/usr/libexec/sendmail/makemap",
+)
+"""Where makemap may lie; the first that is there."""

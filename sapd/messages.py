@@ -8,29 +8,45 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 
 from sapd import errors, files
 from sapd.report import Report
 
-
-class ReaderLeft(Exception):  # noqa: N818 -- no error: `sapd list | head` has seen enough
-    """Nobody reads standard output any more."""
+_failures: dict[str, OSError] = {}  # {stream: why it takes no more}
 
 
 def open_standard_streams() -> None:
-    """Have all three, able to print everything: no file must get the number of a closed one."""
+    """Have all three, able to print everything: no file must get the number of a closed one.
+
+    To write to one that was closed fails, as it does in other programs.
+    """
+    _failures.clear()
     for name in ("stdin", "stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # the lowest free number is then its own
+            fd = os.open(os.devnull, os.O_RDONLY)
             mode = "r" if name == "stdin" else "w"
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+            setattr(sys, name, open(fd, mode, encoding="utf-8"))  # noqa: SIM115
         elif name != "stdin":
             stream.reconfigure(errors="backslashreplace")
 
 
 def status_of(act: Callable[[], int | None]) -> int:
-    """Do it, say in one line what went wrong, if anything did, and give the exit status."""
+    """Do it, say in one line what went wrong, if anything did, and give the exit status.
+
+    All that was printed is written then, or its failure said: 0 becomes 74, but not where a reader
+    left. End by `os._exit`: the interpreter would try once more to write it, and end with 120.
+    """
+    status = _status_of(act)
+    _write("stdout")
+    failure = _failures.get("stdout")
+    if failure is not None and not isinstance(failure, BrokenPipeError):
+        complain("error", f"standard output: {failure.strerror}")
+    lost = any(not isinstance(failure, BrokenPipeError) for failure in _failures.values())
+    return status or (errors.IO_ERROR if lost else 0)
+
+
+def _status_of(act: Callable[[], int | None]) -> int:
     try:
         return act() or 0
     except KeyboardInterrupt:
@@ -43,10 +59,11 @@ def status_of(act: Callable[[], int | None]) -> int:
         for one in (problem, *problem.others):
             complain("error", str(one))
         return problem.status
-    except ReaderLeft:
-        return 0
     except OSError as error:
-        complain("error", f"{error.filename or 'standard output'}: {error.strerror}")
+        if error.filename is None:  # from click, which prints the help by itself
+            _failures.setdefault("stdout", error)
+            return 0
+        complain("error", f"{error.filename}: {error.strerror}")
         return errors.status_of(error)
     except Exception as error:
         complain("error", str(errors.bug(error)))
@@ -55,9 +72,7 @@ def status_of(act: Callable[[], int | None]) -> int:
 
 def complain(kind: str, text: str) -> None:
     """One line on standard error."""
-    with suppress(OSError):  # there is nowhere left to say it
-        sys.stderr.write(f"sapd: {kind}: {one_line(text)}\n")
-        sys.stderr.flush()
+    _write("stderr", f"sapd: {kind}: {one_line(text)}\n")
 
 
 def one_line(text: str) -> str:
@@ -69,18 +84,30 @@ def one_line(text: str) -> str:
 
 
 def say(text: str) -> None:
-    """One line on standard output; raises `ReaderLeft`."""
+    """One line on standard output."""
     write(one_line(text))
 
 
 def write(text: str) -> None:
-    """A text, and a newline, on standard output as it is; raises `ReaderLeft`."""
+    """A text, and a newline, on standard output as it is; nothing if that takes no more."""
+    if not unwritable():
+        _write("stdout", f"{text}\n")
+
+
+def unwritable() -> bool:
+    """Whether standard output takes no more: its reader left, as `head` does, or it is full."""
+    return "stdout" in _failures
+
+
+def _write(name: str, text: str | None = None) -> None:
+    """Write a text, if there is one, and what was written before; note why if that fails."""
+    stream = getattr(sys, name)
     try:
-        sys.stdout.write(f"{text}\n")
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise ReaderLeft from None
+        if text is not None:
+            stream.write(text)
+        stream.flush()
+    except OSError as error:
+        _failures.setdefault(name, error)
 
 
 def tell_what_is_new(report: Report, told: set[str], *, verbose: int = 0) -> set[str]:
@@ -98,13 +125,12 @@ def tell(report: Report, *, dry: bool = False, verbose: int = 0) -> int:
         complain("warning", f"{subject}: {text}")
     for problem in report.problems:
         complain("error", str(problem))
-    with suppress(ReaderLeft):
-        for verb, text in report.actions:
-            if verb == "read":
-                if verbose > 1:
-                    say(f"read {text}")
-            elif dry:
-                say(f"would {verb} {text}")
-            elif verbose:
-                say(f"{verb} {text}")
+    for verb, text in report.actions:
+        if verb == "read":
+            if verbose > 1:
+                say(f"read {text}")
+        elif dry:
+            say(f"would {verb} {text}")
+        elif verbose:
+            say(f"{verb} {text}")
     return report.status

@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import sapd
 from tests.servers.unprivileged import NOBODY
 
 ROOT = Path(__file__).parents[1]
+PACKAGE = Path(sapd.__file__).parent  # elsewhere where the wheel is tried
 ME = os.getuid()
 
 

@@ -8,8 +8,8 @@ import click
 import pytest
 
 from sapd import cli, config, errors, formats
+from tests.folders import PACKAGE, ROOT
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
@@ -81,8 +81,8 @@ def test_exit_statuses() -> None:
 def test_modules_and_formats() -> None:
     rows = re.findall(r"^\| (`\w+`.*?) \|", section("How it works"), re.MULTILINE)
     named = set(re.findall(r"`(\w+)`", "".join(rows)))
-    modules = {path.stem for path in (ROOT / "sapd").glob("*.py")} - {"__init__", "__main__"}
-    modules |= {path.parent.name for path in (ROOT / "sapd").glob("*/__init__.py")}
+    modules = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
+    modules |= {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     assert named == modules
     documented = re.findall(r"^\| `([\w-]+)` \|", section("Formats"), re.MULTILINE)
     assert sorted(documented) == formats.names()
@@ -96,7 +96,8 @@ def test_the_format_of_ones_own_works(tmp_path: Path) -> None:
 
 def test_links_lead_somewhere() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+        root = PACKAGE.parent if target.startswith("sapd/") else ROOT
+        assert (root / target).exists(), target
     heads = re.findall(r"^##+ (.*)$", README, re.MULTILINE)
     for anchor in re.findall(r"\]\(#([^)]+)\)", README):
         assert anchor in {head.lower().replace(" ", "-") for head in heads}

@@ -3,7 +3,7 @@
 import ast
 from pathlib import Path
 
-PACKAGE = Path(__file__).parents[1] / "sapd"
+from tests.folders import PACKAGE
 
 ARROWS = {
     "__init__": set(),
@@ -44,7 +44,7 @@ ARROWS = {
     "state": {
         "access", "errors", "files", "formats", "maillog", "recogniser", "relay", "timestamps",
     },
-    "access": {"child", "errors", "files", "relay"},
+    "access": {"child", "errors", "files", "idle", "relay"},
     "child": set(),
     "cut": {"files", "maillog"},
     "maillog": {"errors", "timestamps"},

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.folders import PACKAGE
 from tests.servers.rsyslog import SHIPPED, Rsyslog, read, wait_until
 
 ROOT = SHIPPED.parents[2]
@@ -101,7 +102,7 @@ def test_qpoppers_log_is_private_and_takes_no_line_from_the_network(folder: Path
 
 @pytest.mark.servers
 def test_the_rules_choose_every_program_name_that_the_format_knows(folder: Path) -> None:
-    formats = tomllib.loads((ROOT / "sapd" / "popformats" / "qpopper.toml").read_text())
+    formats = tomllib.loads((PACKAGE / "popformats" / "qpopper.toml").read_text())
     with Rsyslog(folder) as rsyslog:
         for number, program in enumerate(formats["programs"]):
             rsyslog.local(f"{program}[4242]", login(f"198.51.100.{number + 1}"))

@@ -10,6 +10,7 @@ import pytest
 
 from sapd import config, formats
 from tests.servers.mounts import private
+from tests.servers.unprivileged import NOBODY, PYTHON, installed_for_everybody
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "sapd.toml"
@@ -69,8 +70,10 @@ def test_the_quickstart_opens_the_addresses_that_it_should(tmp_path: Path) -> No
         subprocess.run(COMMANDS[0].split(), cwd=copy, capture_output=True, text=True, check=False)
         for _ in range(2)
     ]
-    for result in results:  # it may be repeated
+    for result in results:  # it may be repeated, and shows the same
         assert result.returncode == 0, result.stderr
+        assert result.stdout == results[1].stdout
+        assert "203.0.113.9" in result.stderr  # a login, refused
         database = copy / "examples" / "quickstart" / "access.db"
         dump = subprocess.check_output(["makemap", "-u", "hash", database], text=True).lower()
         entries = dict(line.split("\t") for line in dump.splitlines())
@@ -84,17 +87,39 @@ def test_the_quickstart_opens_the_addresses_that_it_should(tmp_path: Path) -> No
         }
         for opened in ("198.51.100.7", "198.51.100.12", "2001:db8::25"):
             assert opened in result.stdout
-    assert "203.0.113.9" in results[0].stderr  # a login, refused: said once
-    assert results[1].stderr == ""
 
 
-# No makemap, no sendmail; apt-get and dpkg-query are stand-ins: the first tells of its call, the
-# second knows one package.
+@pytest.mark.servers
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_the_quickstart_by_root_in_an_ordinary_users_checkout(folder: Path, umask: int) -> None:
+    """What it makes there is the user's: makemap, as root, would refuse his folder."""
+    copy = copy_of_the_quickstart(folder)
+    (copy / ".venv").unlink()
+    (copy / ".venv" / "bin").mkdir(parents=True)
+    env = " ".join(f"{name}={value}" for name, value in installed_for_everybody(folder).items())
+    for name, options in {"python": "", "sapd": "-m sapd"}.items():
+        program = copy / ".venv" / "bin" / name
+        program.write_text(f'#!/bin/sh\nexec env {env} {PYTHON} {options} "$@"\n')
+        program.chmod(0o755)
+    subprocess.run(["chown", "-R", f"{NOBODY}:{NOBODY}", copy], check=True)
+    done = subprocess.run(
+        COMMANDS[0].split(), cwd=copy, umask=umask, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "198.51.100.7" in done.stdout
+    made = [QUICKSTART / "access.db", QUICKSTART / "state", QUICKSTART / "state" / "state.json"]
+    for path in made:
+        assert (copy / path.relative_to(ROOT)).stat().st_uid == NOBODY
+
+
+# No makemap, no sendmail; apt-get and dpkg-query are stand-ins: the first notes its call and ends
+# with a status that is given, the second knows one package.
 _WITHOUT_SENDMAIL = """\
 rm -f /usr/sbin/sendmail /usr/sbin/makemap /usr/sbin/policy-rc.d /etc/alternatives/*sendmail
 mkdir -p /usr/local/sbin
 cd /usr/local/sbin
-printf '%s\\n' '#!/bin/sh' 'echo "apt-get $*"; cat /usr/sbin/policy-rc.d' >apt-get
+printf '%s\\n' '#!/bin/sh' 'echo "apt-get says $*"' \\
+    '{{ echo "apt-get $*"; cat /usr/sbin/policy-rc.d; }} >>/run/called' 'exit {apt}' >apt-get
 printf '%s\\n' '#!/bin/sh' 'case "$*" in *Provides*) echo "{package}";; esac' >dpkg-query
 chmod 755 *
 PATH=/usr/local/sbin:$PATH
@@ -102,20 +127,23 @@ PATH=/usr/local/sbin:$PATH
 cd '{copy}'
 status=0
 sh {script} || status=$?
+cat /run/called || :
 echo "policy afterwards: $(cat /usr/sbin/policy-rc.d || echo none)"
 exit $status
 """
 
 
 def run_without_sendmail(
-    folder: Path, script: str, package: str = "", prepare: str = ""
+    folder: Path, script: str, package: str = "", prepare: str = "", apt: int = 0
 ) -> "subprocess.CompletedProcess[str]":
     copy = copy_of_the_quickstart(folder)
     (copy / "tests").mkdir()
     shutil.copy(ROOT / "tests" / "run.sh", copy / "tests")
     stage = folder / "stage"
     stage.mkdir()
-    commands = _WITHOUT_SENDMAIL.format(package=package, prepare=prepare, copy=copy, script=script)
+    commands = _WITHOUT_SENDMAIL.format(
+        package=package, prepare=prepare, copy=copy, script=script, apt=apt
+    )
     return subprocess.run(private(stage, commands), capture_output=True, text=True, check=False)
 
 
@@ -162,3 +190,39 @@ def test_installing_makemap_starts_no_daemon(
     _, _, said = result.stdout.partition("--no-remove install sendmail-bin\n")
     assert during in said.partition("policy afterwards: ")[0].splitlines()
     assert said.endswith(f"policy afterwards: {afterwards}\n")
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("apt", [0, 100])
+def test_what_apt_says_is_shown_only_if_it_fails(tmp_path: Path, apt: int) -> None:
+    script = "examples/quickstart/run.sh"
+    result = run_without_sendmail(tmp_path, script, apt=apt)
+    assert result.stdout.startswith("installing with apt-get: sendmail-bin\n")
+    assert (
+        "apt-get says -q -y --no-install-recommends --no-remove install sendmail-bin"
+        in result.stderr
+    ) == bool(apt)
+    assert ("sendmail is installed, but neither started" in result.stdout) == (not apt)
+    if apt:
+        assert result.returncode == 1
+        assert (
+            f"{script}: installing with apt-get: sendmail-bin: failed with status" in result.stderr
+        )
+        assert "sapd run" not in result.stdout
+
+
+@pytest.mark.parametrize("script", ["examples/quickstart/run.sh", "tests/run.sh"])
+def test_a_python_that_is_missing_or_old_is_named_with_what_installs_it(
+    tmp_path: Path, script: str
+) -> None:
+    old = tmp_path / "bin" / "python3"
+    old.parent.mkdir()
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    env = {"PATH": f"{old.parent}:/usr/bin:/bin", "HOME": str(tmp_path)}
+    done = subprocess.run(
+        ["sh", ROOT / script], env=env, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith("Debian 12 and later have it: apt-get install python3\n")
+    assert done.stderr.count("\n") == 1

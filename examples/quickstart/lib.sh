@@ -21,9 +21,35 @@ as_root() {
 	fi
 }
 
+# Run a command as the user to whom the checkout belongs, if root works in it: what is made
+# there is then the user's, and makemap, as root, makes no map in a folder of somebody else.
+as_owner() {
+	owner=$(stat -c %u "$root")
+	if [ "$(id -u)" != 0 ] || [ "$owner" = 0 ]; then
+		"$@"
+	else
+		setpriv --reuid "$owner" --regid "$(stat -c %g "$root")" --clear-groups \
+			env HOME="$(getent passwd "$owner" | cut -d: -f6)" "$@"
+	fi
+}
+
+# Say in a line what is done, and do it: quietly TEXT COMMAND... What the command says is
+# shown only if it fails.
+quietly() {
+	what=$1
+	shift
+	echo "$what"
+	said=$(mktemp)
+	"$@" >"$said" 2>&1 && ended=0 || ended=$?
+	[ "$ended" = 0 ] || cat "$said" >&2
+	rm -f "$said"
+	[ "$ended" = 0 ] || fail "$what: failed with status $ended"
+}
+
 need_python() {
 	python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
-		fail "needs python3, version 3.11 or newer"
+		fail "needs python3, version 3.11 or newer; Debian 12 and later have it:" \
+			"apt-get install python3"
 }
 
 # shellcheck disable=SC2016 # the ${...} are dpkg-query's own
@@ -59,7 +85,14 @@ need_packages() {
 		;;
 	esac
 	# shellcheck disable=SC2016,SC2086,SC2154 # for the inner shell; words; the caller's
-	as_root sh -euc '. "$0"; install_packages "$@"' "$root/examples/quickstart/lib.sh" $missing
+	quietly "installing with apt-get:$missing" as_root \
+		sh -euc '. "$0"; install_packages "$@"' "$root/examples/quickstart/lib.sh" $missing
+	case "$missing " in
+	*" sendmail-bin "*)
+		echo "sendmail is installed, but neither started nor enabled. To make it the mail server:" \
+			"update-rc.d sendmail enable && service sendmail start"
+		;;
+	esac
 }
 
 # As root: install packages without starting the daemons that they bring.
@@ -80,16 +113,19 @@ install_packages() {
 	apt-get -q -y --no-install-recommends --no-remove install "$@" </dev/null
 	if [ "$new" = yes ] && installed sendmail-bin; then
 		update-rc.d sendmail disable
-		echo "sendmail is installed, but neither started nor enabled. To make it the mail server:" \
-			"update-rc.d sendmail enable && service sendmail start"
 	fi
 }
 
-# Make the virtual environment, with sapd in it as it stands in this checkout.
+# Make a virtual environment, unless it is there.
+make_venv() {
+	as_owner "$1/bin/python" -c '' 2>/dev/null && return
+	python3 -c 'import ensurepip, venv' 2>/dev/null || need_packages python3-venv
+	quietly "making ${1#"$root/"}" as_owner python3 -m venv --clear "$1"
+}
+
+# Make .venv, with sapd in it as it stands in this checkout.
 need_venv() {
-	"$root/.venv/bin/python" -c '' 2>/dev/null || {
-		python3 -c 'import ensurepip, venv' 2>/dev/null || need_packages python3-venv
-		python3 -m venv --clear "$root/.venv"
-	}
-	[ -x "$root/.venv/bin/sapd" ] || "$root/.venv/bin/pip" install -q -e "$root"
+	make_venv "$root/.venv"
+	[ -x "$root/.venv/bin/sapd" ] ||
+		quietly "installing sapd in .venv" as_owner "$root/.venv/bin/pip" install -e "$root"
 }

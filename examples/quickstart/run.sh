@@ -15,8 +15,10 @@ need_venv
 
 show() {
 	echo "\$ $*"
-	"$@"
+	as_owner "$@"
 }
+# What a run left here before is removed, or there would be nothing to open.
+rm -rf examples/quickstart/state examples/quickstart/access.db
 # The log ends at 10:41 on 9 March 2026: act as of four minutes later.
 at=2026-03-09T10:45:00+01:00
 show .venv/bin/sapd run -v -c examples/quickstart/sapd.toml --at $at

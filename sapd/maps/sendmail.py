@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from sapd import addresses, child, errors, files
+from sapd import addresses, child, defaults, errors, files
 from sapd.maps import LIMITS, Map, live
 from sapd.maps.access import Source
 
@@ -81,10 +81,11 @@ class Sendmail(Map):
         tag = access.text("tag", "Connect:")
         if not re.fullmatch(r"([A-Za-z][A-Za-z0-9_-]*:)?", tag):
             access.refuse("tag", f'is "{tag}"; it is a word and a colon, as "Connect:", or empty')
+        usual = next(filter(os.path.exists, defaults.MAKEMAP), defaults.MAKEMAP[0])
         return {
             "database": database,
             "source": source,
-            "makemap": access.path("makemap", "/usr/sbin/makemap"),
+            "makemap": access.path("makemap", usual),
             "tag": tag,
             "limits": _limits(policy, separate=source is None),
         }

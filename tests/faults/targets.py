@@ -16,10 +16,10 @@ from sapd.maps.sendmail import Sendmail
 from sapd.recogniser import Context, Event, Recogniser
 from sapd.timestamps import Clock
 from tests import samples
+from tests.folders import PACKAGE, ROOT
 from tests.test_state import FULL
 
 SEEDS = Path(__file__).with_name("seeds")
-ROOT = Path(__file__).parents[2]
 NOW = 1_800_000_000.0
 LAST = 253_402_300_800  # the end of the year 9999
 ZONES = [UTC, timestamps.zone("Europe/Berlin"), timestamps.zone("Australia/Lord_Howe")]
@@ -214,12 +214,12 @@ def _stamped() -> Iterator[bytes]:
     yield b"\1Feb 29 12:00:00 x\nOct 25 02:30:00 x\n@4000000037c219bf2ef02e94 x\n"
 
 
-def _files(*folders: str) -> Callable[[], Iterator[bytes]]:
-    """The files that the patterns name, below the repository's root."""
+def _files(*folders: str, root: Path = ROOT) -> Callable[[], Iterator[bytes]]:
+    """The files that the patterns name, below a folder: the repository's root."""
 
     def read() -> Iterator[bytes]:
         for pattern in folders:
-            for path in sorted(ROOT.glob(pattern)):
+            for path in sorted(root.glob(pattern)):
                 yield path.read_bytes()
 
     return read
@@ -267,6 +267,6 @@ TARGETS = {
         Target(saved, _states, lambda: list(re.findall(r'"\w+"', state.to_text(FULL)))),
         Target(source, _sources, lambda: ["Connect:", "IPv6:", "RELAY", "REJECT", "OK", "192.0.2"]),
         Target(settings, _files("examples/*.toml", "examples/*/*.toml")),
-        Target(server, _files("sapd/popformats/*.toml")),
+        Target(server, _files("popformats/*.toml", root=PACKAGE)),
     )
 }

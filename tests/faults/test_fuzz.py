@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.targets import ROOT, TARGETS
+from tests.faults.targets import TARGETS
+from tests.folders import ROOT
 from tests.impossible import impossible
 
 RUNS = {

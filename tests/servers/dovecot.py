@@ -1,23 +1,27 @@
 """A real Dovecot with virtual users: names may be anything that its passwd-file can hold."""
 
+import re
 from collections.abc import Sequence
 
 from tests.servers.server import Server
 
 # As Debian has it, but for what follows: it logs by syslog, facility mail. Without the anvil's
 # socket it does not make clients wait longer and longer after failed logins.
-_CONFIGURATION = """\
+_COMMON = """\
 protocols = pop3 imap
 ssl = no
-disable_plaintext_auth = no
 auth_username_chars =
-auth_username_format = %u
 auth_failure_delay = 0
 service anvil {
   unix_listener anvil-auth-penalty {
     mode = 0
   }
 }
+"""
+
+_UP_TO_2_3 = """\
+disable_plaintext_auth = no
+auth_username_format = %u
 mail_location = maildir:/var/lib/virtual/%Mu
 passdb {
   driver = passwd-file
@@ -26,6 +30,31 @@ passdb {
 userdb {
   driver = static
   args = uid=bob gid=bob home=/var/lib/virtual/%Mu
+}
+"""
+
+# The versions must stand first: https://doc.dovecot.org/2.4.1/installation/upgrade/2.3-to-2.4.html
+_VERSIONS = """\
+dovecot_config_version = 2.4.0
+dovecot_storage_version = 2.4.0
+"""
+
+_FROM_2_4 = """\
+auth_allow_cleartext = yes
+auth_username_format = %{user}
+mail_driver = maildir
+mail_path = /var/lib/virtual/%{user | md5 | hexlify}
+passdb passwd-file {
+  default_password_scheme = PLAIN
+  auth_username_format = %{user}
+  passwd_file_path = /etc/dovecot/users
+}
+userdb static {
+  fields {
+    uid = bob
+    gid = bob
+    home = /var/lib/virtual/%{user | md5 | hexlify}
+  }
 }
 """
 
@@ -57,8 +86,14 @@ class Dovecot(Server):
         (self.folder / "users").write_text(
             "".join(f"{name}:{password}::::::\n" for name, password in self.users.items())
         )
-        (self.folder / "dovecot.conf").write_text(_CONFIGURATION + self.settings)
+        (self.folder / "dovecot.conf").write_text(self._configuration() + self.settings)
         self.shell(_PREPARE, str(self.folder))
+
+    def _configuration(self) -> str:
+        command = ["dovecot", "--version"]
+        done = self.machine.run(command, capture_output=True, text=True)
+        version = tuple(map(int, re.findall(r"\d+", done.stdout)[:2]))
+        return _VERSIONS + _COMMON + _FROM_2_4 if version >= (2, 4) else _COMMON + _UP_TO_2_3
 
     def commands(self) -> Sequence[Sequence[str]]:
         """In the foreground."""
