@@ -20,7 +20,7 @@ from sapd import errors, files
 from sapd.access import Published
 from sapd.formats import parse_address
 from sapd.maillog import Cursor, PendingCut, Position
-from sapd.recogniser import Context
+from sapd.recogniser import Context, Doubt
 from sapd.relay import EVERY, Claims, Ledger
 from sapd.timestamps import LAST
 
@@ -268,8 +268,13 @@ def _context(read: Any) -> Context:
             _text(key): (_address(address), _number(time))
             for key, (address, time) in read["connects"].items()
         },
-        {_text(key): _natural(left) for key, left in read["cut"].items()},
+        {_text(writer): _doubt(doubt) for writer, doubt in read["cut"].items()},
     )
+
+
+def _doubt(read: Any) -> Doubt:
+    """0.1.0 wrote the bytes alone."""
+    return Doubt(*(_natural(n) for n in (read if isinstance(read, list) else [read])))
 
 
 def _position_to_json(where: Position) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sapd import errors, files, state
 from sapd.access import Published
 from sapd.maillog import Cursor, PendingCut, Position
-from sapd.recogniser import Context
+from sapd.recogniser import Context, Doubt
 from sapd.relay import EVERY, Ledger
 from sapd.state import Stuck
 
@@ -37,7 +37,7 @@ FULL = state.empty()._replace(
     },
     contexts={
         "/var/log/mail.log": Context(
-            {"mx1 popa3d[7]": ("192.0.2.1", 1e9 + 0.25)}, {"mx1 pop3d": 16384}
+            {"mx1 popa3d[7]": ("192.0.2.1", 1e9 + 0.25)}, {"mx1 pop3d": Doubt(16384, 3, 29_796_490)}
         )
     },
     ledger=LEDGER,
