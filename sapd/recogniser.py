@@ -188,7 +188,8 @@ def _writes(format: Format, line: Frame) -> bool:
 class Recogniser:
     """Recognises the lines of the given formats; if two fit a line, the first wins.
 
-    `unusable` counts the lines that are no evidence.
+    `unusable` counts the lines that are no evidence; `just_cut` are the writers whose message was
+    cut in the line looked at last.
     """
 
     def __init__(
@@ -209,6 +210,7 @@ class Recogniser:
         self._wanted = wanted
         self.context = context if context is not None else Context()
         self.unusable = Unusable()
+        self.just_cut: set[str] = set()
 
     @cached_property
     def formats(self) -> list[Format]:
@@ -327,6 +329,7 @@ class Recogniser:
 
     def _note_cut(self, text: bytes, syslog: Frame | None) -> set[str]:
         """The writers whose cut message this line may continue; note what it leaves open."""
+        self.just_cut = set()
         doubted: set[str] = set()
         pieces = _pieces(text, syslog)
         for number, piece in enumerate(pieces, start=1):
@@ -348,6 +351,7 @@ class Recogniser:
                 doubts[name] = left
         if cut_behind:
             doubts[writer] = Doubt(cut_behind, 0, minute)
+            self.just_cut.add(writer)
         return {writer} if known or cut_behind else set()
 
     def begin(self, block: bytes) -> None:
@@ -370,6 +374,11 @@ class Recogniser:
         for _ in self.events(block):
             pass
         self.unusable = counted
+
+    @property
+    def cuts(self) -> bool:
+        """Whether any of the formats' loggers cuts messages."""
+        return bool(self._cutting)
 
     @property
     def needles(self) -> Collection[bytes]:

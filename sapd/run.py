@@ -13,12 +13,12 @@ import os
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 
-from sapd import access, audit, cut, errors, files, idle, maillog, relay, state, timestamps
+from sapd import access, audit, cut, errors, files, idle, maillog, relay, scan, state, timestamps
 from sapd.config import Config, Log
 from sapd.maillog import PendingCut, Position, Reading
 from sapd.recogniser import Context, Event, Recogniser
-from sapd.scan import Deduplicator
 from sapd.timestamps import AHEAD, Clock
 
 
@@ -109,12 +109,25 @@ def _pairs(claims: Mapping[str, Iterable[str]]) -> set[tuple[str, str]]:
 
 def _events(reading: Reading, recogniser: Recogniser, until: float) -> Iterator[Event]:
     """What a log's new lines say; those stamped later than `until` (UTC epoch) are given each."""
-    scan = Deduplicator(recogniser, until)
-    for number, block in enumerate(reading.blocks()):
-        if number == 0 and reading.anew:
-            recogniser.context.connects.clear()  # of whose process other lines may be missing
-        yield from scan.events(block)
-    yield from scan.flush()
+    deduplicator = scan.Deduplicator(recogniser, until)
+    begun = False
+    for block in reading.blocks():
+        if not begun:
+            begun = _begin(reading, recogniser)
+        if reading.at_head:
+            recogniser.begin(block)
+        yield from deduplicator.events(block)
+    yield from deduplicator.flush()
+    if not begun:
+        _begin(reading, recogniser)
+
+
+def _begin(reading: Reading, recogniser: Recogniser) -> bool:
+    """Where lines before the first one may never have been read, see what they say of it."""
+    if reading.anew:
+        recogniser.learn(reading.lead)
+        recogniser.context.connects.clear()  # of whose process other lines may be missing
+    return True
 
 
 class _Pass:
@@ -261,19 +274,16 @@ class _Pass:
 
     def _read(self, log: Log) -> bool:
         """Merge a log's new logins; whether it could be read."""
-        clock = Clock(self.now, log.zone)
         # A copy: where the reading fails, its lines are read again, and mean the same again.
         known = self.state.contexts.get(log.path, Context())
         context = Context(dict(known.connects), dict(known.cut))
-        recogniser = Recogniser(
-            log.formats, clock, self.config.formats_directory, context, self.wanted
-        )
+        recogniser = self._recogniser(log, context, self.wanted)
         reading = Reading(
             log.path,
             self.state.positions.get(log.path),
             self.edge,
             self.modified_since,
-            clock,
+            recogniser.clock,
             [other.path for other in self.config.logs],
             counting=log.keep_lines is not None,
         )
@@ -317,6 +327,10 @@ class _Pass:
         elif logins:
             self.state.ahead.discard(log.path)
         return True
+
+    def _recogniser(self, log: Log, context: Context, wanted: list[str]) -> Recogniser:
+        clock, folder = Clock(self.now, log.zone), self.config.formats_directory
+        return Recogniser(log.formats, clock, folder, context, wanted)
 
     def _merge(self, event: Event) -> None:
         """Claim for a login; keep a logout for later, as it counts behind all logins."""
@@ -509,12 +523,14 @@ class _Pass:
 
     def _cut_open(self, fd: int, log: Log, position: Position, keep_lines: int) -> None:
         position = self.state.positions[log.path] = cut.counted(fd, position)
+        fresh = self._recogniser(log, Context(), [])
         planned = cut.due(
             fd,
             position,
             keep_lines,
             log.cut_above,
             lambda line: timestamps.stamp_like(line, self.now, log.zone),
+            partial(scan.safe_start, fresh) if fresh.cuts else None,
         )
         if planned is None:
             return
