@@ -77,12 +77,13 @@ def plan(
     keep_lines: int,
     cut_above: int,
     stamp_like: Callable[[bytes], bytes],
+    safe_start: Callable[[Iterator[bytes]], int] | None = None,
 ) -> Cut | None:
     """The cut that the log open on `fd`, read up to a counted `position`, needs; None if none.
 
     It is due when more than `cut_above` lines were read. A marker of an earlier cut goes, and
     counts for nothing. `stamp_like` gives the new marker's stamp, like that of the line it gets.
-    Raises OSError.
+    `safe_start` says of the lines that go where the log may begin at the latest. Raises OSError.
     """
     here = position.here
     if not _stands(fd, here):
@@ -97,7 +98,11 @@ def plan(
     point = _end_of_line(fd, removed + old_marker)
     if point > here.offset:  # there never were so many lines
         position = counted(fd, position._replace(lines=None))
-        return plan(fd, position, keep_lines, cut_above, stamp_like)
+        return plan(fd, position, keep_lines, cut_above, stamp_like, safe_start)
+    if safe_start is not None and (last := safe_start(_blocks(fd, point))) < point:
+        removed, point = _count_lines(fd, 0, last) - old_marker, last
+        if removed <= 0:
+            return None
     marker = b"%s %s sapd[%d]: log cut, %d lines removed" % (
         stamp_like(os.pread(fd, 64, point)),
         os.uname().nodename.encode("ascii", "replace"),
@@ -296,6 +301,20 @@ def _count_lines(fd: int, start: int, stop: int | None) -> int:
         lines += data.count(b"\n")
         start += len(data)
     return lines
+
+
+def _blocks(fd: int, stop: int) -> Iterator[bytes]:
+    """The log up to an offset, in blocks of whole lines; a very long line may be divided."""
+    start, rest = 0, b""
+    while start < stop and (data := os.pread(fd, min(BLOCK, stop - start), start)):
+        start += len(data)
+        data = rest + data
+        end = data.rfind(b"\n") + 1 or (len(data) if len(data) >= 2 * BLOCK else 0)
+        rest = data[end:]
+        if end:
+            yield data[:end]
+    if rest:
+        yield rest
 
 
 def _end_of_line(fd: int, number: int) -> int:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from typing import NamedTuple
 
-from sapd import errors
+from sapd import errors, scan
 from sapd.config import Config, Log
 from sapd.maillog import Position, Reading
 from sapd.recogniser import Context, Event, Recogniser
 from sapd.relay import Ledger, Rules
-from sapd.scan import Deduplicator
 from sapd.timestamps import AHEAD, Clock
 
 
@@ -49,15 +49,13 @@ def read(
     known = context or Context()
     # A copy: where the reading fails, its lines are read again, and mean the same again.
     context = Context(dict(known.connects), dict(known.cut))
-    clock = Clock(now, log.zone)
-    wanted = ["login"] if config.rules.after_logout is None else ["login", "logout"]
-    recogniser = Recogniser(log.formats, clock, config.formats_directory, context, wanted)
+    recogniser = _recogniser(log, config, context, now)
     reading = Reading(
         log.path,
         position,
         now - config.rules.longest,
         modified_since,
-        clock,
+        recogniser.clock,
         [other.path for other in config.logs],
         counting=log.keep_lines is not None,
     )
@@ -134,14 +132,39 @@ class _Tally:
         self.logouts = [logout for logout in self.logouts if logout[0] in formats]
 
 
+def safe_start(log: Log, config: Config, now: float) -> Callable[[Iterator[bytes]], int] | None:
+    """Where a log may begin after a cut; see `scan.safe_start`. None if anywhere."""
+    recogniser = _recogniser(log, config, Context(), now)
+    return partial(scan.safe_start, recogniser) if recogniser.cuts else None
+
+
+def _recogniser(log: Log, config: Config, context: Context, now: float) -> Recogniser:
+    wanted = ["login"] if config.rules.after_logout is None else ["login", "logout"]
+    clock = Clock(now, log.zone)
+    return Recogniser(log.formats, clock, config.formats_directory, context, wanted)
+
+
 def _events(reading: Reading, recogniser: Recogniser, until: float) -> Iterator[Event]:
     """What a log's new lines say; those stamped later than `until` are all given."""
-    deduplicator = Deduplicator(recogniser, until)
-    for number, block in enumerate(reading.blocks()):
-        if number == 0 and reading.anew:
-            recogniser.context.connects.clear()  # their process' other lines may be missing
+    deduplicator = scan.Deduplicator(recogniser, until)
+    begun = False
+    for block in reading.blocks():
+        if not begun:
+            begun = _begin(reading, recogniser)
+        if reading.at_head:
+            recogniser.begin(block)
         yield from deduplicator.events(block)
     yield from deduplicator.flush()
+    if not begun:
+        _begin(reading, recogniser)
+
+
+def _begin(reading: Reading, recogniser: Recogniser) -> bool:
+    """Where lines before the first one may never have been read, see what they say of it."""
+    if reading.anew:
+        recogniser.learn(reading.lead)
+        recogniser.context.connects.clear()  # their process' other lines may be missing
+    return True
 
 
 def _counts(log: Log, reading: Reading, recogniser: Recogniser, tally: _Tally) -> str:

@@ -39,6 +39,8 @@ _FINE = 1024 * 1024  # bytes at the end where every line's stamp is looked at ..
 _COARSE = 40  # ... and before that, one line in so many
 _STRIDE = 64 * 1024
 _MONTH = 30 * 86400
+_LEAD = 1024 * 1024  # bytes before the place where reading begins that are looked at
+_MOST_UNPACKED = 64 * 1024 * 1024  # bytes of a compressed file that are read to find its end
 _LONG = 1024 * 1024  # bytes; the rest of a longer line is skipped
 
 
@@ -124,8 +126,12 @@ class Reading:
     No login before `edge` (UTC epoch seconds) matters, and no file last changed before
     `modified_since` holds one that does. `others` are paths never taken for rotated files of this
     log. `bytes_read` is counted; `lines_read` and the position's lines only with `counting`, which
-    takes as long as all the rest. `anew`, known with the first block, says that reading begins at
-    the edge, so lines before it may never have been read.
+    takes as long as all the rest.
+
+    Known with the first block: `anew` says that reading begins at the edge, so lines before it may
+    never have been read; `lead` is then what stands before it, whole lines in the same file or at
+    the end of the one rotated before. Known with each block: `at_head` says that it is the
+    beginning of a file.
     """
 
     def __init__(
@@ -151,6 +157,8 @@ class Reading:
         self._clock = clock
         self._late_are_read = False
         self.anew = False
+        self.at_head = False
+        self.lead = b""
 
     def blocks(self) -> Iterator[bytes]:
         """Yield the new lines in order, in blocks of whole lines.
@@ -208,19 +216,29 @@ class Reading:
         """The log from the window's edge on, and its neighbours if it begins inside the window."""
         self.anew = True
         segments: list[_Segment] = []
-        older = True
+        older, oldest = True, None
         if log is not None:
             if os.fstat(log.fileno()).st_mtime >= self._modified_since:
                 start, older = self._window_start(log)
             else:
                 start, older = _last_newline(log), False
             segments = [_Segment(log, start, None if start.offset else 0, current=True)]
-        for _, file in rotated.newest_first() if older else ():
+        for place, file in rotated.newest_first() if older else ():
             start, older = self._window_start(file)
             segments.append(_Segment(file, start))
+            oldest = place
             if not older:
                 break
+        if segments:
+            self.lead = self._lead(segments[-1], oldest, rotated)
         return segments[::-1]
+
+    def _lead(self, segment: _Segment, place: "_Neighbour | None", rotated: "_Neighbours") -> bytes:
+        """What stands before a segment, which is a rotated file if there is a `place`."""
+        if segment.start.offset:
+            return _last_lines(segment.file, segment.start.offset)
+        older = rotated.before(place)
+        return b"" if older is None else _last_lines(older, _size(older))
 
     def _window_start(self, file: _File) -> tuple[Cursor, bool]:
         """Where to begin in a file, and whether older files may matter, too.
@@ -275,6 +293,7 @@ class Reading:
         rest, skipping = b"", False
         tail = anchor
         file.seek(position)
+        self.at_head = position == 0
         while data := file.read(BLOCK):
             if not _still_holds(file, Cursor(position, tail)):
                 break  # truncated and regrown meanwhile: the next run finds out how
@@ -299,6 +318,7 @@ class Reading:
             if skipping:
                 block, skipping = block[block.find(b"\n") + 1 :], False
             yield block
+            self.at_head = False
         if rest and not segment.current and not skipping:
             yield rest
         return Cursor(consumed, anchor), lines
@@ -390,15 +410,21 @@ class _Neighbours:
                 about = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
                 raise _Rotating from None
-            if stat.S_ISREG(about.st_mode) and about.st_mtime >= modified_since:
+            if stat.S_ISREG(about.st_mode):
                 found.append(_Neighbour(entry.path, about.st_mtime_ns, _age(suffix)))
-        self._found = sorted(found, key=lambda one: (one.age, -one.changed, one.path))
+        self._every = sorted(found, key=lambda one: (one.age, -one.changed, one.path))
+        self._found = [one for one in self._every if one.changed >= modified_since * 1e9]
         self._files: dict[str, _File | None] = {}
 
     def newest_first(self) -> Iterator[tuple[_Neighbour, _File]]:
         for place in self._found:
             if (file := self._open(place.path)) is not None:
                 yield place, file
+
+    def before(self, place: _Neighbour | None) -> _File | None:
+        """The next older file, whenever it was changed; the newest if `place` is None."""
+        older = self._every if place is None else self._every[self._every.index(place) + 1 :]
+        return next((file for one in older if (file := self._open(one.path)) is not None), None)
 
     @property
     def newest_is_compressed(self) -> bool:
@@ -502,6 +528,24 @@ def _bytes_at(file: _File, offset: int, length: int) -> bytes:
     while len(found) < length and (data := file.read(length - len(found))):
         found += data
     return found
+
+
+def _size(file: _File) -> int:
+    """Bytes in a file; of a compressed one no more than `_MOST_UNPACKED` are looked at."""
+    if not isinstance(file, _Unpacked):
+        return os.fstat(file.fileno()).st_size
+    file.seek(0)
+    size = 0
+    while size < _MOST_UNPACKED and (data := file.read(BLOCK)):
+        size += len(data)
+    return size
+
+
+def _last_lines(file: _File, stop: int) -> bytes:
+    """The lines before an offset, at most `_LEAD` bytes."""
+    start = max(0, stop - _LEAD)
+    data = _bytes_at(file, start, stop - start)
+    return data[data.find(b"\n") + 1 :] if start else data
 
 
 def _last_newline(file: io.FileIO) -> Cursor:

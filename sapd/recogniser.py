@@ -10,12 +10,17 @@ or RFC 5424 section 6), or as a format says for the server's own file. Two wrapp
 message are syslog daemons' own: Solaris' `[ID 210418 mail.info] `, and rsyslogd's `message
 repeated 3 times: [ ...]` ($RepeatedMsgReduction).
 
+A full disk or a power cut leaves half a line, to which a syslog daemon appends the next message. So
+a line is no evidence if it holds a control byte or the head of another line, wherever it stands.
+
 What a line means may depend on earlier ones, which the `Context` remembers from run to run.
 """
 
 import re
+from collections import deque
 from collections.abc import Collection, Container, Iterator, Sequence
 from functools import cache, cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
 from sapd import formats
@@ -28,6 +33,12 @@ DAY = 86400
 
 WAIT = 1800
 """Seconds within which a login must follow its connect: servers drop silent clients."""
+
+MINUTES = 10
+"""Later minutes in which a writer must have logged before a cut message of its is forgotten."""
+
+ANYONE = ""
+"""The writer that stands for all, in `Context.cut`."""
 
 _ORDER = 2.0  # seconds by which a login's stamp may lie before its connect's
 _CONTEXT = ("connect", "cut")  # events that say something about later lines
@@ -42,6 +53,11 @@ _FRAMES = (
     + _PROGRAM + rb" (?P<pid>\d+|-) \S+ (?:-|(?:" + _SD_ELEMENT + rb")+) {1,2}"
     rb"(?:\xef\xbb\xbf)?(?P<message>.*)",
 )  # fmt: skip
+_STAMP = rb"(?:<\d{1,3}>1 )?(?:" + b"|".join(STAMPS.values()) + rb") "  # as at a line's head
+_TIME = rb"\d:\d\d:\d|@[0-9a-f]{24} "  # a part of every stamp, found in a tenth of the time
+_OWN_HEAD = rb"[\w-]*:? ?"  # what servers write before a stamp in files of their own
+_PROGRAM_HEAD = rb" [^\s\[\]:]+\[\d+\]: "
+_CONTROL = rb"[\x00-\x1f\x7f]"
 _WRAPPERS = (
     rb"\[ID \d+ [a-z0-9]+\.[a-z]+\] (?P<message>.*)",
     rb"message repeated \d+ times: \[ (?P<message>.*)\]",
@@ -84,18 +100,38 @@ class Frame(NamedTuple):
     message: bytes
 
 
+class Doubt(NamedTuple):
+    """How long the rest of a message that a writer's logger has cut may still come.
+
+    It may stand in `left` more bytes of the writer's messages. courierlogger holds it back no
+    longer than syslogd stands still: the doubt also ends when the writer has logged in `MINUTES`
+    later minutes. `minutes` of them are over; `minute`, in the epoch, was the last.
+    """
+
+    left: int
+    minutes: int = 0
+    minute: int = 0
+
+    def behind(self, length: int, minute: int) -> "Doubt | None":
+        """What is left of it behind a message of `length` bytes in that minute; None if it ends."""
+        left, minutes = self.left - length, self.minutes + (minute > self.minute)
+        if left <= 0 or minutes >= MINUTES:
+            return None
+        return Doubt(left, minutes, max(minute, self.minute))
+
+
 class Context:
     """What earlier lines of a log say about later ones.
 
     `connects` are half-seen sessions, {"host program[pid]": (address, UTC epoch seconds)}.
-    `cut` has each writer whose logger has cut a message, {"host program": bytes}: the rest may
-    stand in so many more bytes of its messages.
+    `cut` has each writer whose logger has cut a message, {"host program": Doubt}; the writer
+    `ANYONE` stands for all of them.
     """
 
     def __init__(
         self,
         connects: dict[str, tuple[str, float]] | None = None,
-        cut: dict[str, int] | None = None,
+        cut: dict[str, Doubt] | None = None,
     ) -> None:
         """By default, nothing was said."""
         self.connects = connects or {}
@@ -120,12 +156,12 @@ class Unusable:
     """Counts of lines that fit a pattern but are no evidence, by what is wrong with them.
 
     `cut`: it may be the rest of a message whose head a stranger wrote. `no_address`: a login
-    without one.
+    without one. `torn`: it may be the work of two writers.
     """
 
     def __init__(self) -> None:
         """Count from zero."""
-        self.address = self.stamp = self.cut = self.no_address = 0
+        self.address = self.stamp = self.cut = self.no_address = self.torn = 0
 
 
 def syslog_frame(text: bytes) -> Frame | None:
@@ -153,7 +189,8 @@ def _writes(format: Format, line: Frame) -> bool:
 class Recogniser:
     """Recognises the lines of the given formats; if two fit a line, the first wins.
 
-    `unusable` counts the lines that are no evidence.
+    `unusable` counts the lines that are no evidence; `just_cut` are the writers whose message was
+    cut in the line looked at last.
     """
 
     def __init__(
@@ -174,6 +211,7 @@ class Recogniser:
         self._wanted = wanted
         self.context = context if context is not None else Context()
         self.unusable = Unusable()
+        self.just_cut: set[str] = set()
 
     @cached_property
     def formats(self) -> list[Format]:
@@ -237,8 +275,10 @@ class Recogniser:
             for frame in frames_of(format, text, syslog):
                 found = kind.pattern.fullmatch(frame.message)
                 if found is not None and kind.event == "cut":
-                    self.context.cut[_writer(frame)] = format.cut_behind
                     rejected = Rejection("it was cut, so what follows may be a stranger's words")
+                elif found is not None and (reason := _torn(text, frame)):
+                    self.unusable.torn += 1
+                    return Rejection(reason)
                 elif found is not None:
                     return self._event(format, kind, frame, found, doubted)
         return rejected
@@ -290,19 +330,56 @@ class Recogniser:
 
     def _note_cut(self, text: bytes, syslog: Frame | None) -> set[str]:
         """The writers whose cut message this line may continue; note what it leaves open."""
-        doubted = set()
-        for format, cut_at in self._cutting:
-            for frame in frames_of(format, text, syslog):
-                writer = _writer(frame)
-                left = self.context.cut.pop(writer, 0)
-                if len(frame.message) >= cut_at:
-                    self.context.cut[writer] = max(left, format.cut_behind)
-                    doubted.add(writer)
-                elif left > 0:
-                    doubted.add(writer)
-                    if left > len(frame.message):
-                        self.context.cut[writer] = left - len(frame.message)
+        self.just_cut = set()
+        doubted: set[str] = set()
+        pieces = _pieces(text, syslog)
+        for number, piece in enumerate(pieces, start=1):
+            frame_of_piece = syslog if piece == text else syslog_frame(piece)
+            for format, cut_at in self._cutting:
+                for frame in frames_of(format, piece, frame_of_piece):
+                    torn = number < len(pieces)
+                    cut = len(frame.message) >= cut_at or _is_head(format, frame.message, torn)
+                    doubted |= self._note_message(frame, format.cut_behind if cut else 0)
         return doubted
+
+    def _note_message(self, frame: Frame, cut_behind: int) -> set[str]:
+        """Note one message, behind which `cut_behind` bytes may hold its rest; who is doubted."""
+        writer, doubts = _writer(frame), self.context.cut
+        minute = int((self.clock.epoch(frame.stamp) or 0) // 60)
+        known = {name: doubts.pop(name) for name in (writer, ANYONE) if name in doubts}
+        for name, doubt in known.items():
+            if (left := doubt.behind(len(frame.message), minute)) is not None:
+                doubts[name] = left
+        if cut_behind:
+            doubts[writer] = Doubt(cut_behind, 0, minute)
+            self.just_cut.add(writer)
+        return {writer} if known or cut_behind else set()
+
+    def begin(self, block: bytes) -> None:
+        """Look at the beginning of a file: where half a line stands, the other half is unknown.
+
+        Zeros are no half line; see `recognise`.
+        """
+        text = block[: block.find(b"\n") + 1].removesuffix(b"\n").lstrip(b"\0")
+        if not text or self.clock.of_line(text) is not None or syslog_frame(text) is not None:
+            return
+        if any(head.match(text) for format in self.formats for head in format.own_file):
+            return
+        if self._cutting:
+            longest = max(format.cut_behind for format, _ in self._cutting)
+            self.context.cut[ANYONE] = Doubt(longest)
+
+    def learn(self, block: bytes) -> None:
+        """Take note of what a block's lines say about later ones, and of nothing else."""
+        counted, self.unusable = self.unusable, Unusable()
+        for _ in self.events(block):
+            pass
+        self.unusable = counted
+
+    @property
+    def cuts(self) -> bool:
+        """Whether any of the formats' loggers cuts messages."""
+        return bool(self._cutting)
 
     @property
     def needles(self) -> Collection[bytes]:
@@ -326,21 +403,27 @@ class Recogniser:
         searched for the needles, and only lines that hold one are looked at: few do in a mail log
         shared with an MTA.
         """
-        starts = set()
-        if self.has_cut(block):
-            starts = {0, *(found.end() for found in re.finditer(rb"\n", block))} - {len(block)}
-        else:
-            for needle in self._needles:
-                at = block.find(needle)
-                while at >= 0:
-                    starts.add(block.rfind(b"\n", 0, at) + 1)
-                    end = block.find(b"\n", at)
-                    at = block.find(needle, end) if end >= 0 else -1
-        for start in sorted(starts):
-            end = block.find(b"\n", start)
-            found = self.recognise(block[start : end + 1] if end >= 0 else block[start:])
+        every = self.has_cut(block)
+        starts = _line_starts(block, 0) if every else self._found(block)
+        while starts:
+            start = starts.popleft()
+            end = block.find(b"\n", start) + 1 or len(block)
+            found = self.recognise(block[start:end])
             if isinstance(found, Event):
                 yield found
+            if self.context.cut and not every:
+                every, starts = True, _line_starts(block, end)
+
+    def _found(self, block: bytes) -> deque[int]:
+        """Where the lines begin that hold a needle."""
+        starts = set()
+        for needle in self._needles:
+            at = block.find(needle)
+            while at >= 0:
+                starts.add(block.rfind(b"\n", 0, at) + 1)
+                end = block.find(b"\n", at)
+                at = block.find(needle, end) if end >= 0 else -1
+        return deque(sorted(starts))
 
 
 def frames_of(format: Format, text: bytes, syslog: Frame | None) -> Iterator[Frame]:
@@ -354,6 +437,43 @@ def frames_of(format: Format, text: bytes, syslog: Frame | None) -> Iterator[Fra
         if found := head.match(text):
             groups = found.groupdict(b"")
             yield Frame(groups["stamp"], b"", groups.get("program", b""), b"-", text[found.end() :])
+
+
+def _line_starts(block: bytes, start: int) -> deque[int]:
+    """Where the block's lines begin, from the one at `start` on."""
+    ends = (found.end() for found in _compiled(rb"\n").finditer(block, start))
+    return deque(at for at in (start, *ends) if at < len(block))
+
+
+def _pieces(text: bytes, syslog: Frame | None) -> list[bytes]:
+    """A line, divided where the heads of other lines stand in it."""
+    if syslog is not None and len(_compiled(_TIME).findall(text)) < 2:
+        return [text]
+    heads = [found.start() for found in _compiled(_STAMP).finditer(text)]
+    if heads and _compiled(_OWN_HEAD).fullmatch(text[: heads[0]]):
+        heads[0] = 0  # the line's own
+    ends = [*dict.fromkeys([0, *heads]), len(text)]
+    return [text[start:end] for start, end in pairwise(ends)]
+
+
+def _torn(text: bytes, frame: Frame) -> str:
+    """Why a line may be the work of two writers; nothing if it can't."""
+    if _compiled(_CONTROL).search(text):
+        return "it holds a control byte, as after a power cut"
+    behind = text.partition(frame.stamp)[2]
+    if _compiled(_STAMP).search(behind) or _compiled(_PROGRAM_HEAD).search(frame.message):
+        return "it holds the head of another line, as after a full disk"
+    return ""
+
+
+def _is_head(format: Format, message: bytes, torn: bool) -> bool:
+    """Whether a message is a kind of cut message, or has lost what would tell."""
+    return any(
+        any(needle in message for needle in kind.needles)
+        and (torn or kind.pattern.fullmatch(message) is not None)
+        for kind in format.lines
+        if kind.event == "cut"
+    )
 
 
 def _writer(frame: Frame) -> str:

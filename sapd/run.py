@@ -205,10 +205,13 @@ class _Pass:
         if keep is None or (position.lines is not None and position.lines <= above):
             return
 
+        start = intake.safe_start(log, self.config, self.now)
+
         def plan(fd: int, counted: Position) -> cut.Cut | None:
-            return cut.plan(
-                fd, counted, keep, above, lambda line: stamp_like(line, self.now, log.zone)
-            )
+            def stamp(line: bytes) -> bytes:
+                return stamp_like(line, self.now, log.zone)
+
+            return cut.plan(fd, counted, keep, above, stamp, start)
 
         def begin(pending: PendingCut) -> bool:
             was.pending_cuts[log.path] = pending

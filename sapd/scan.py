@@ -9,7 +9,7 @@ sees only the latest of them. Where 30 % of the lines are logins, this takes 1 Â
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from math import inf
 
 from sapd.formats import LONGEST
@@ -19,6 +19,30 @@ from sapd.timestamps import Clock
 _MOST = 20_000  # texts, and stamps, to remember
 _HEAD = re.compile(rb"(\S{3} [ \d]\d \S{8}|\S+)( \S+ [^\s\[\]:]+\[)\d+(\]: .*)")
 """Stamp; host and program; process id; the message up to the needle."""
+
+
+def safe_start(recogniser: Recogniser, blocks: Iterable[bytes]) -> int:
+    """The last place where a log may be made to begin: bytes from its beginning, a line's start.
+
+    Whoever reads on from there believes no line that the recogniser doubts, who is to know nothing
+    yet and sees the whole: `blocks` of whole lines, up to the last place to consider.
+    """
+    safe = offset = 0
+    for block in blocks:
+        if offset == 0:
+            recogniser.begin(block)
+        if recogniser.has_cut(block) or any(needle in block for needle in recogniser.needles):
+            for found in re.finditer(rb"[^\n]*\n|[^\n]+", block):
+                doubted = set(recogniser.context.cut)
+                recogniser.recognise(found[0])
+                if doubted <= recogniser.just_cut:
+                    safe = offset
+                offset += len(found[0])
+        else:
+            offset += len(block)
+        if not recogniser.context.cut:
+            safe = offset
+    return safe
 
 
 class _Shape:

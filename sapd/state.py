@@ -36,7 +36,7 @@ from sapd.idle import NAME as NOTE
 from sapd.maillog import Cursor, Position
 from sapd.maps import Access
 from sapd.maps.live import Published
-from sapd.recogniser import Context
+from sapd.recogniser import Context, Doubt
 from sapd.relay import EVERY_ADDRESS, Claims, Ledger, Stamp
 from sapd.timestamps import AHEAD, LAST
 
@@ -538,8 +538,13 @@ def _context(read: Any) -> Context:
             _text(key): (_address(address), _number(time))
             for key, (address, time) in read["connects"].items()
         },
-        {_text(key): _natural(left) for key, left in read["cut"].items()},
+        {_text(writer): _doubt(doubt) for writer, doubt in read["cut"].items()},
     )
+
+
+def _doubt(read: Any) -> Doubt:
+    """0.1.0 wrote the bytes alone."""
+    return Doubt(*(_natural(n) for n in (read if isinstance(read, list) else [read])))
 
 
 def _position(read: Any) -> Position:

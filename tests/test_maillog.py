@@ -542,3 +542,64 @@ def test_any_order_of_writing_rotating_and_looking(
                 continue
             assert unread <= set(found)
             unread = set()
+
+
+def begun(log: Path, window: float = WINDOW) -> Reading:
+    """A first reading."""
+    reading = Reading(str(log), None, NOW - window, NOW - window, Clock(NOW))
+    list(reading.blocks())
+    return reading
+
+
+@pytest.mark.parametrize("pack", ["", ".gz"])
+@pytest.mark.parametrize("age", [0, 100 * 86400])
+def test_before_a_logs_head_the_end_of_the_rotated_file_is_seen(
+    log: Path, pack: str, age: float
+) -> None:
+    append(log, 7, 8)
+    assert begun(log).lead == b""
+    before = b"".join(line(number, age=10 * WINDOW + LATE) for number in range(30_000))
+    rotated = Path(f"{log}.1{pack}")
+    rotated.write_bytes(gzip.compress(before) if pack else before)
+    os.utime(rotated, (NOW - age, NOW - age))
+    Path(f"{log}.2").write_bytes(b"older\n")
+    os.utime(f"{log}.2", (NOW - 200 * 86400, NOW - 200 * 86400))
+    lead = begun(log).lead
+    if age:
+        assert before.endswith(lead)
+        assert before.endswith(b"\n" + lead)
+        assert 1_000_000 < len(lead) <= 1024 * 1024
+    elif pack:  # all of it is read, and what lies before it is seen
+        assert lead == b"older\n"
+    assert b"line 000007" not in lead
+
+
+def test_before_the_windows_edge_the_lines_are_seen(log: Path) -> None:
+    log.write_bytes(b"".join(line(number, age=10 * WINDOW + LATE) for number in range(250_000)))
+    reading = Reading(str(log), None, NOW - WINDOW, NOW - WINDOW, Clock(NOW))
+    first = next(reading.blocks())
+    assert log.read_bytes().find(reading.lead + first) > 0
+    os.utime(log, (NOW - 30 * 86400, NOW - 30 * 86400))
+    assert log.read_bytes().endswith(begun(log).lead)
+    assert begun(log).lead.endswith(b"249999 " + b"x" * 40 + b"\n")
+
+
+def test_what_is_read_on_needs_no_lead(log: Path, follower: Follower) -> None:
+    append(Path(f"{log}.1"), 1)
+    append(log, *numbers(2, 20))
+    follower.look()
+    append(log, 21)
+    reading = Reading(str(log), follower.position, NOW, NOW, Clock(NOW))
+    assert b"".join(reading.blocks()) == line(21)
+    assert reading.lead == b""
+
+
+def test_it_is_known_where_a_file_begins(log: Path) -> None:
+    append(Path(f"{log}.1"), *numbers(1, 5000))
+    append(log, *numbers(5001, 10_000))
+    reading = Reading(str(log), None, NOW - WINDOW, NOW - WINDOW, Clock(NOW))
+    heads = [block[:200] for block in reading.blocks() if reading.at_head]
+    assert [b"000001 " in heads[0], b"005001 " in heads[1], len(heads)] == [True, True, 2]
+    again = Reading(str(log), reading.position, NOW, NOW, Clock(NOW))
+    append(log, 10_001)
+    assert [again.at_head for _ in again.blocks()] == [False]

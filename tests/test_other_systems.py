@@ -154,9 +154,9 @@ def test_makemap_is_found_where_other_systems_have_it(
 ) -> None:
     there = tmp_path / "sbin" / "makemap"
     monkeypatch.setattr(defaults, "MAKEMAP", ("/nowhere/makemap", str(there), "/usr/sbin/makemap"))
-    assert config.load(str(site.config)).access.makemap == "/usr/sbin/makemap"
+    assert config.load(str(site.config)).access.options["makemap"] == "/usr/sbin/makemap"
     there.parent.mkdir()
     there.touch()
-    assert config.load(str(site.config)).access.makemap == str(there)
+    assert config.load(str(site.config)).access.options["makemap"] == str(there)
     monkeypatch.setattr(defaults, "MAKEMAP", ("/nowhere/makemap", "/nowhere/else/makemap"))
-    assert config.load(str(site.config)).access.makemap == "/nowhere/makemap"
+    assert config.load(str(site.config)).access.options["makemap"] == "/nowhere/makemap"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sapd import formats
-from sapd.recogniser import DAY, WAIT, Context, Event, Recogniser, Rejection
+from sapd.recogniser import DAY, WAIT, Context, Event, Recogniser, Rejection, Unusable
 from sapd.timestamps import Clock, moment
 from tests import samples
 from tests.samples import Row, event_of
@@ -171,7 +171,6 @@ def test_almost_is_not_enough(line: str) -> None:
         ("", None),
         ("client.example.net", None),
         ("١٩٢.0.2.1", None),
-        ("192.0.2.1\0", None),
     ],
 )
 def test_addresses_are_those_that_ipaddress_takes(text: str, address: str | None) -> None:
@@ -583,3 +582,193 @@ def test_of_two_formats_the_first_wins() -> None:
         found = event_of(recogniser(*names), line)
         assert found is not None
         assert (found.event, found.format) == (event, names[0])
+
+
+def of_all_shapes(name: str) -> list[bytes]:
+    """Sample lines of a format, one of each kind, without their newlines."""
+    found: dict[object, bytes] = {}
+    for row in samples.rows(name):
+        kind = re.sub(r"[A-Za-z]+", "a", re.sub(r"\d+", "0", row["line"]))
+        found.setdefault((row["event"], kind), samples.data(row).removesuffix(b"\n"))
+    return list(found.values())
+
+
+@pytest.mark.parametrize("between", [b"", b"\0\0\0\0"], ids=["full disk", "power cut"])
+@pytest.mark.parametrize("name", formats.names())
+def test_half_a_line_and_the_next_one_are_no_evidence(name: str, between: bytes) -> None:
+    lines = of_all_shapes(name)
+    events = [line for line in lines if event_of(recogniser(name), line + b"\n")]
+    shown = [events[0], events[-1], lines[-1]]
+    for first in events[:20]:
+        for end in range(1, len(first) + 1):
+            for second in shown:
+                torn = first[:end] + between + second
+                for wanted in (name, formats.AUTO) if end % 16 == 0 else (name,):
+                    assert event_of(recogniser(wanted), torn + b"\n") is None, torn
+
+
+TORN = [
+    ("courier", "pop3d: LOGIN, user=bo", "pop3d: LOGIN FAILED, user=x, ip=[::ffff:203.0.113.1]"),
+    (
+        "teapop",
+        "teapop[5]: Successful login for bo",
+        "teapop[6]: Failed login for x [192.0.2.1] from evil [203.0.113.3]",
+    ),
+    (
+        "uw-imap",
+        "ipop3d[5]: Login user=bo",
+        "ipop3d[6]: Login failed user=x auth=x host=evil [203.0.113.4]",
+    ),
+    (
+        "solid-pop3d",
+        "solid-pop3d[5]: user bo",
+        "solid-pop3d[6]: authentication failed: no such user: x authenticated - h (203.0.113.5)",
+    ),
+]
+STAMP_FORMS = [
+    "Nov 22 10:41:06 mx1 ",
+    "Nov 2 10:41:06 mx1 ",
+    "2026-11-22T10:41:06.123456+00:00 mx1 ",
+    "<22>1 2026-11-22T10:41:06Z mx1 ",
+    "Nov 22 10:41:06.123 2026 ",
+    "Sun Nov 22 10:41:06 2026 ",
+    "2026-11-22 10:41:06 ",
+    "Nov 22 2026 10:41:06 ",
+    "@400000004c91b044077a9e94 ",
+    " ",  # ` program[pid]: ` alone is a head, too
+]
+
+
+@pytest.mark.parametrize("stamp", STAMP_FORMS)
+@pytest.mark.parametrize(("name", "first", "second"), TORN)
+def test_no_field_holds_another_lines_head(name: str, first: str, second: str, stamp: str) -> None:
+    second = second.replace("pop3d:", "imapd[7]:") if stamp == " " else second
+    line = f"Nov 22 10:41:05 mx1 {first}{stamp}{second}\n".encode()
+    for wanted in (name, formats.AUTO):
+        found = recogniser(wanted)
+        reason = "it holds the head of another line, as after a full disk"
+        assert found.recognise(line) == Rejection(reason)
+        assert found.unusable.torn == 1
+
+
+@pytest.mark.parametrize("byte", [*range(0x0A), *range(0x0B, 0x20), 0x7F])
+def test_no_field_holds_a_control_byte(byte: int) -> None:
+    control = bytes([byte])
+    for name, line in (
+        ("courier", courier("LOGIN, user=b%b, ip=[192.0.2.1]").replace(b"%b", control)),
+        ("teapop", b"Nov 22 10:41:05 mx1 teapop[5]: Successful login for b%b [192.0.2.1]\n"),
+        (
+            "vpopmail",
+            b"Nov 22 10:41:05 mx1 vpopmail[5]: vchkpw-pop3: login success b%b:192.0.2.1\n",
+        ),
+    ):
+        assert event_of(recogniser(name), line.replace(b"%b", b"u")) or b"%b" not in line
+        assert event_of(recogniser(name), line.replace(b"%b", control)) is None
+    rejected = recogniser("courier").recognise(courier(f"LOGIN, user=b{chr(byte)}, ip=[192.0.2.1]"))
+    assert rejected == Rejection("it holds a control byte, as after a power cut")
+
+
+@pytest.mark.parametrize(
+    "account",
+    ["1795348030", "2026112210", "20261122T104105Z", "m\u00fcller", "b\u0080b", "\u2028",
+     "10:41:05", "Nov 22", "2026-11-22", "popper[7]", "mx1 popper:", "a[1]:b", "@40000000", "@bob"],
+)  # fmt: skip
+def test_names_that_are_no_heads(account: str) -> None:
+    event = recognise(
+        courier(f"LOGIN, user={account}, ip=[192.0.2.1]").decode().rstrip("\n"), "courier"
+    )
+    assert event is not None
+    assert event.account == account
+
+
+TORN_HEAD = courier("LOGIN FAILED, user=" + "A" * 100).removesuffix(b"\n")
+
+
+@pytest.mark.parametrize(
+    "torn",
+    [
+        TORN_HEAD + courier("Connection, ip=[::ffff:192.0.2.1]"),
+        TORN_HEAD + courier("LOGIN FAILED, user=x, ip=[::ffff:203.0.113.5], port=[7]"),
+        courier("LOGIN, user=bo", "imapd").removesuffix(b"\n") + HEAD,
+        courier("LOGIN, us", "imapd").removesuffix(b"\n") + courier("LOGIN FAILED, user=A"),
+        b"Nov 22 10:41:05 mx1 sm-mta[7]: x" + HEAD,
+        b"Nov 22 10:4" + HEAD,
+    ],
+)
+def test_a_torn_line_may_hide_a_cut_message(torn: bytes) -> None:
+    for name in ("courier", formats.AUTO):
+        assert event_of(recogniser(name), FORGED) is not None
+        assert list(recogniser(name).events(torn + FORGED)) == []
+        by_line = recogniser(name)
+        assert [event_of(by_line, line) for line in (torn, FORGED)] == [None, None]
+
+
+def at(minute: int, text: str, tag: str = "pop3d") -> bytes:
+    return courier(text, tag).replace(b"10:41:05", b"%02d:%02d:05" % divmod(600 + minute, 60))
+
+
+def test_the_doubt_ends_with_time() -> None:
+    """After 30 minutes with one session each, though 72 KB of messages would take hours."""
+    quiet = [at(minute, "Connection, ip=[::ffff:192.0.2.1]") for minute in range(42, 72)]
+    login = at(72, "LOGIN, user=bob, ip=[::ffff:192.0.2.1], port=[7]")
+    assert event_of(recogniser("courier"), login) is not None
+    head = at(41, "LOGIN FAILED, user=" + "A" * 486)
+    for name in ("courier", formats.AUTO):
+        assert [event.address for event in recogniser(name).events(b"".join([head, *quiet, login]))]
+        found: list[Event] = []
+        context = Context()  # a run after each line
+        for line in [head, *quiet, login]:
+            found += recogniser(name, context=context).events(line)
+        assert len(found) == 1
+
+
+@pytest.mark.parametrize(
+    ("between", "counts"),
+    [
+        ([at(minute, "x") for minute in range(42, 51)], False),
+        ([at(minute, "x") for minute in range(42, 52)], True),
+        ([at(minute, "x", "imapd") for minute in range(42, 72)], False),
+        ([at(42, "x")] * 100, False),
+        ([at(41, "x")] * 100, False),
+        ([at(minute, "x") for minute in range(41, 11, -1)], False),
+        ([at(42 + number % 2, "x") for number in range(100)], False),
+        ([at(minute, "x" * 450) for minute in range(42, 72)], False),
+        ([courier("x").replace(b"Nov 22", b"Nov 39")] * 100, False),
+    ],
+)
+def test_only_later_minutes_of_the_writer_end_the_doubt(between: list[bytes], counts: bool) -> None:
+    lines = [at(41, "LOGIN FAILED, user=" + "A" * 486), *between, at(80, "LOGIN, user=b, ip=[::1]")]
+    assert bool(list(recogniser("courier").events(b"".join(lines)))) == counts
+
+
+@pytest.mark.parametrize(
+    ("beginning", "counts"),
+    [
+        (b"", True),
+        (b"\0" * 5000, True),
+        (b"Nov 22 10:41:05 mx1 sapd[7]: log cut, 12 lines removed       \n", True),
+        (b"AAAAAA, ip=[::ffff:203.0.113.9], port=[7]\n", False),
+        (b"\0\0AAAAAA, ip=[::ffff:203.0.113.9], port=[7]\n", False),
+        (b"0:41:05 mx1 pop3d: LOGIN FAILED, user=x, ip=[::1]\n", False),
+        (b"\n", True),
+    ],
+)
+def test_a_file_that_begins_with_half_a_line_is_distrusted(beginning: bytes, counts: bool) -> None:
+    for login in (FORGED, f"{DOVECOT}Login: {TAIL}, mpid=42, session=<abc>\n".encode()):
+        found = recogniser(formats.AUTO)
+        found.begin(beginning + login)
+        assert bool(list(found.events(beginning + login))) == counts
+        assert bool(list(found.events(courier("x" * 300) * (BEHIND // 300 + 1) + login)))
+
+
+def test_who_cuts_nothing_is_never_distrusted() -> None:
+    found = recogniser("qpopper")
+    found.begin(b"half\n")
+    assert found.context == Context()
+
+
+def test_what_was_learnt_of_a_head_counts_and_nothing_else() -> None:
+    found = recogniser("courier")
+    found.learn(FORGED + courier("LOGIN, user=bob, ip=[x]") + HEAD + FORGED)
+    assert vars(found.unusable) == vars(Unusable())
+    assert event_of(found, FORGED) is None

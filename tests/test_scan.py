@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sapd.recogniser import Event, Recogniser, Rejection
-from sapd.scan import Deduplicator
+from sapd.scan import Deduplicator, safe_start
 from sapd.timestamps import AHEAD, Clock
 from tests.samples import event_of
 
@@ -105,3 +105,54 @@ def test_the_same_login_a_thousand_times_is_recognised_once() -> None:
         ("192.0.2.2", last),
     ]
     assert len(calls) == 2
+
+
+def courier(text: str, minute: int = 41, tag: str = "pop3d") -> bytes:
+    return f"Nov 22 10:{minute}:05 mx1 {tag}: {text}\n".encode()
+
+
+LONG = "LOGIN FAILED, user=" + "A" * 486
+SHORT = courier("Connection, ip=[::ffff:192.0.2.1]")
+HEAD, OTHER = courier(LONG), courier(LONG, tag="imapd")
+
+
+def safe(*lines: bytes, size: int = 1, formats: tuple[str, ...] = ("courier",)) -> int:
+    """The number of lines before the last safe start; `size` lines a block."""
+    blocks = [b"".join(lines[at : at + size]) for at in range(0, len(lines), size)]
+    found = safe_start(Recogniser(formats, Clock(NOW, UTC), wanted=[]), blocks)
+    return [sum(map(len, lines[:number])) for number in range(len(lines) + 1)].index(found)
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ([], 0),
+        ([SHORT] * 5, 5),
+        ([SHORT, SHORT, HEAD], 2),
+        ([SHORT, SHORT, HEAD, SHORT, SHORT], 2),
+        ([SHORT, HEAD, SHORT, HEAD, SHORT], 3),
+        ([SHORT, HEAD, OTHER, SHORT, HEAD, SHORT], 1),
+        ([SHORT, HEAD, courier("LOGIN FAILED, user=A"), SHORT], 2),
+        ([HEAD, *[courier("x", minute) for minute in range(42, 52)], SHORT], 12),
+        ([HEAD, *[courier("x", minute) for minute in range(42, 51)], SHORT], 0),
+        ([b"half a line\n", SHORT, SHORT], 0),
+        ([HEAD.removesuffix(b"\n") + SHORT, SHORT], 0),
+    ],
+)
+def test_a_log_may_not_begin_behind_a_cut_message(
+    lines: list[bytes], expected: int, size: int
+) -> None:
+    assert safe(*lines, size=size) == expected
+
+
+@given(lines=st.lists(st.sampled_from([SHORT, HEAD, OTHER, courier("y", 50), b"x\n"]), max_size=9))
+def test_whoever_begins_at_a_safe_start_doubts_all_that_should_be(lines: list[bytes]) -> None:
+    start = safe(*lines)
+    forged = [courier("LOGIN, user=b, ip=[::1]", tag=tag) for tag in ("pop3d", "imapd")]
+    for end in range(min(start + 1, len(lines)), len(lines) + 1):
+        whole, part = (Recogniser(["courier"], Clock(NOW, UTC)) for _ in range(2))
+        list(whole.events(b"".join(lines[:end])))
+        list(part.events(b"".join(lines[start:end])))
+        for line in forged:
+            assert bool(list(whole.events(line))) >= bool(list(part.events(line)))

@@ -17,7 +17,7 @@ from sapd.decision import Closed, Decision, Reason
 from sapd.maillog import Cursor, Position
 from sapd.maps import Access
 from sapd.maps.live import Published
-from sapd.recogniser import Context
+from sapd.recogniser import Context, Doubt
 from sapd.relay import EVERY_ADDRESS, Ledger, Stamp
 from sapd.state import SavedState, Unpublished
 from sapd.timestamps import AHEAD
@@ -44,7 +44,7 @@ FULL = state.State(
     at_set_back={LOG: Position(Cursor(200, b"abc"))},
     contexts={
         "/var/log/mail.log": Context(
-            {"mx1 popa3d[7]": ("192.0.2.1", 1e9 + 0.25)}, {"mx1 pop3d": 16384}
+            {"mx1 popa3d[7]": ("192.0.2.1", 1e9 + 0.25)}, {"mx1 pop3d": Doubt(16384, 3, 29_796_490)}
         )
     },
     ledger=LEDGER,
@@ -57,7 +57,7 @@ FULL = state.State(
     ),
     ahead={LOG},
     access=Access("sendmail", {"database": "/access.db", "source": None, "limits": {}}),
-    published=Published("/access.db", "digest", (1, 2, 3), "boot"),
+    published=Published("/access.db", "digest", "content", (1, 2, 3), "boot", True),
     unpublished=Unpublished(3e9, {"192.0.2.1": ["bob"]}),
 )
 
@@ -181,7 +181,7 @@ def test_the_state_of_the_last_release_is_read(tmp_path: Path) -> None:
         ledger=ledger,
         decision=Decision({}, {}),
         ahead={LOG},
-        published=Published("/etc/mail/access.db", "4f2c", (64769, 131, 12288, 179 * 10**16,
+        published=Published("/etc/mail/access.db", "4f2c", "", (64769, 131, 12288, 179 * 10**16,
                                                             179 * 10**16), "2d1e"),
         unpublished=Unpublished(at - 50, {"192.0.2.1": ["bob"]}),
     )  # fmt: skip

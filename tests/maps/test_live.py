@@ -22,19 +22,19 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def put(path: Path, data: bytes) -> Published:
+def put(path: Path, data: bytes, before: Published | None = None) -> Published:
     """Make a new map in the same folder and put it in place of the live one."""
     new_path = path.with_name("map.new")
     new_path.write_bytes(data)
-    fd = os.open(new_path, os.O_RDONLY)
+    fd = os.open(new_path, os.O_RDWR)
     try:
-        found = live.put_in_place(fd, str(new_path), str(path), 0o640)
+        new = live.New(fd, str(new_path))
+        return live.put_in_place(new, str(path), live.digest(data), 0o640, None, before)
     except OSError as error:
         raise errors.cannot_write(str(path), error) from None
     finally:
         os.close(fd)
         new_path.unlink(missing_ok=True)
-    return Published(str(path), live.digest(data), found, live.boot_id())
 
 
 def is_untouched(path: Path, published: Published) -> bool:
@@ -182,10 +182,10 @@ def test_where_there_is_no_room_to_grow_the_live_map_it_stays(tmp_path: Path) ->
         new = folder / "new"
         new.write_bytes(b"x" * 500_000)
         fill(folder / "filler")
-        fd = os.open(new, os.O_RDONLY)
+        fd = os.open(new, os.O_RDWR)
         try:
             with pytest.raises(OSError, match="No space left"):
-                live.put_in_place(fd, str(new), str(path), 0o640)
+                live.put_in_place(live.New(fd, str(new)), str(path), "", 0o640, None, None)
         finally:
             os.close(fd)
         assert path.read_bytes() == b"old"
