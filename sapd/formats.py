@@ -8,7 +8,8 @@ the setting `formats_directory` names adds one, or replaces the one of the same 
 `pid`                     whether `[123]` follows the name: "always" (default), "never" or "maybe"
 `own_file`                regular expressions for what stands before the message in the server's
                           own file, with a stamp's shape in braces: `{traditional} `; a group
-                          `program` tells whose messages `cut_at` is about
+                          `program` tells whose messages `cut_at` is about. The shapes are those
+                          of `timestamps.STAMPS`; days come first only in `{day_first}`
 `cut_at`, `cut_behind`    bytes; where the server's logger cuts long messages, and a stranger can
                           choose where: one of that length is no evidence, nor are the next so many
                           bytes of the program's messages
@@ -166,12 +167,8 @@ class _Reader:
         self.shipped = shipped
 
     def format(self) -> Format:
-        read = self._toml(self.file)
-        if "inherit" in read:
-            base = os.path.join(_SHIPPED, f"{read['inherit']}.toml")
-            if not os.path.isfile(base):
-                self._refuse("inherit", f'is "{read["inherit"]}", which is no format of sapd\'s')
-            read = {**self._toml(base), **read}
+        own = self._toml(self.file)
+        read = self._with_inherited(own)
         known = ("description", "source", "programs", "pid", "own_file", "inherit", "line")
         self._only("", read, (*known, "cut_at", "cut_behind", "strangers_log_out"))
         strangers = read.get("strangers_log_out", False)
@@ -198,12 +195,22 @@ class _Reader:
             program_names=tuple(programs),
             programs=re.compile(b"|".join(_glob(program) for program in programs) or rb"(?!)"),
             pid=self._one_of(read.get("pid", "always"), "pid", _PIDS),
-            own_file=tuple(self._head(head) for head in heads),
+            own_file=tuple(self._head(head, "own_file" in own) for head in heads),
             cut_at=cut_at,
             cut_behind=cut_behind or 0,
             strangers_log_out=strangers,
-            lines=tuple(self._line(f"[[line]] {n}", line) for n, line in zip(count(1), lines)),
+            lines=tuple(
+                self._line(f"[[line]] {n}", line, "line" in own) for n, line in zip(count(1), lines)
+            ),
         )
+
+    def _with_inherited(self, read: dict[str, Any]) -> dict[str, Any]:
+        if "inherit" not in read:
+            return read
+        base = os.path.join(_SHIPPED, f"{read['inherit']}.toml")
+        if not os.path.isfile(base):
+            self._refuse("inherit", f'is "{read["inherit"]}", which is no format of sapd\'s')
+        return {**self._with_inherited(self._toml(base)), **read}
 
     def _bytes(self, read: dict[str, Any], key: str) -> int | None:
         value = read.get(key)
@@ -224,7 +231,8 @@ class _Reader:
             reason = f"is not TOML: {error}"
         raise errors.SapdError(errors.BAD_CONFIG, file, reason)
 
-    def _line(self, where: str, read: Any) -> Line:
+    def _line(self, where: str, read: Any, is_own: bool) -> Line:
+        """What is inherited unchanged needs no trial: it is as good as the shipped format."""
         if not isinstance(read, dict):
             self._refuse("line", "must be one or more tables, as [[line]]")
         self._only(f"{where}: ", read, ("event", "needles", "pattern", "example"))
@@ -245,7 +253,7 @@ class _Reader:
                 self._refuse(f"{where}: pattern", f"needs a group (?P<{needed}>...)")
         example = self._text(read, f"{where}: ", "example").encode()
         line = Line(event, tuple(needle.encode() for needle in needles), pattern, example)
-        if not self.shipped:
+        if is_own and not self.shipped:
             self._try_out(where, line)
         return line
 
@@ -269,7 +277,10 @@ class _Reader:
             reason = f"takes too long on a line made to that end, over {_SLOW} s; simplify it"
             self._refuse(f"{where}: pattern", reason)
 
-    def _head(self, text: str) -> re.Pattern[bytes]:
+    def _head(self, text: str, is_own: bool) -> re.Pattern[bytes]:
+        shapes = ", ".join(f"{{{shape}}}" for shape in STAMPS)
+        if "(?P<stamp>" in text:
+            self._refuse("own_file", f"has a stamp of its own; write one of {shapes}: {text}")
         own = text
         for shape, pattern in STAMPS.items():
             own = own.replace(f"{{{shape}}}", f"(?P<stamp>{pattern.decode()})")
@@ -278,9 +289,8 @@ class _Reader:
             if group not in ("stamp", "program") and not group.startswith("_"):
                 self._refuse("own_file", f'has a group "{group}"; known is program')
         if "stamp" not in head.groupindex:
-            shapes = ", ".join(f"{{{shape}}}" for shape in STAMPS)
             self._refuse("own_file", f"needs one stamp, as {shapes}: {text}")
-        if not self.shipped and takes_long(head, b""):
+        if is_own and not self.shipped and takes_long(head, b""):
             self._refuse("own_file", f"takes too long, over {_SLOW} s, on some line: {text}")
         return head
 

@@ -10,7 +10,7 @@ import pytest
 from sapd import errors, formats
 from sapd.formats import Format
 from sapd.recogniser import Event, Recogniser, frames_of, syslog_frame
-from sapd.timestamps import Clock, moment
+from sapd.timestamps import Clock, moment, zone
 from tests import samples
 
 NOW = moment("2026-11-22T20:00:00Z", None)
@@ -120,6 +120,41 @@ def test_a_file_may_inherit_from_a_shipped_format(tmp_path: Path) -> None:
     assert recogniser.recognise(line.replace("mypopper", "popper").encode()) is None
 
 
+@pytest.mark.parametrize("name", formats.names())
+def test_every_shipped_format_may_have_other_programs(tmp_path: Path, name: str) -> None:
+    base = formats.load(name)
+    write(tmp_path, programs='["another"]', inherit=f'"{name}"', line="")
+    ours = formats.load("ours", str(tmp_path))
+    assert (ours.lines, ours.own_file, ours.cut_at) == (base.lines, base.own_file, base.cut_at)
+    assert ours.program_names == ("another",)
+
+
+def test_lines_of_its_own_are_tried_although_it_inherits(tmp_path: Path) -> None:
+    write(tmp_path, inherit='"dovecot"', line=GOOD["line"].replace("'hello (", "'.*hello ("))
+    with pytest.raises(errors.SapdError, match="may be a stranger's"):
+        formats.load("ours", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("shape", "stamp"),
+    [
+        ("{slashes}", "2026/11/22 10:41:05"),
+        ("{clf}", "22/Nov/2026:10:41:05 +0000"),
+        ("{epoch}", "1795344065"),
+        ("{epoch}", "1795344065.250"),
+        ("{day_first}", "22.11.2026 10:41:05"),
+        ("{day_first}", "22/11/2026 10:41:05"),
+        ("{iso},\\d{3}", "2026-11-22 10:41:05,123"),
+    ],
+)
+def test_stamps_of_a_file_of_ones_own(tmp_path: Path, shape: str, stamp: str) -> None:
+    write(tmp_path, programs="", own_file=f"['{shape} ']".replace("\\\\", "\\"))
+    line = f"{stamp} hello eve at 192.0.2.77\n".encode()
+    event = Recogniser(["ours"], Clock(NOW, zone("UTC")), str(tmp_path)).recognise(line)
+    assert event is not None
+    assert int(event.time) == moment("2026-11-22T10:41:05Z", None)
+
+
 def test_no_folder_and_other_files_in_it_are_nothing(tmp_path: Path) -> None:
     assert formats.names(str(tmp_path / "none")) == formats.names()
     (tmp_path / "ours.toml~").write_text("x")
@@ -145,6 +180,10 @@ LOOP = GOOD["line"].replace("\\S+", "(?:\\w+\\s?)*")
         ({"cut_at": "7"}, "cut_at and cut_behind go together"),
         ({"cut_at": "true"}, "cut_at must be a number of bytes"),
         ({"own_file": "['x ']"}, "own_file needs one stamp, as {traditional}, {rfc3339}"),
+        (
+            {"own_file": "['(?P<stamp>\\d+/\\d+/\\d+ [\\d:]+) ']"},
+            "own_file has a stamp of its own; write one of {traditional}, {rfc3339}, {trace}",
+        ),
         ({"own_file": "['{iso} {iso} ']"}, "own_file is no regular expression: redefinition"),
         ({"inherit": '"nothing"'}, 'inherit is "nothing", which is no format of sapd\'s'),
         ({"programme": '["x"]'}, "programme is no key; known are description, "),
