@@ -82,6 +82,10 @@ class Format(NamedTuple):
     strangers_log_out: bool
     lines: tuple[Line, ...]
 
+    def written_by(self, programs: Sequence[str]) -> "Format":
+        """The same lines, under other names of programs."""
+        return self._replace(program_names=tuple(programs), programs=_globs(programs))
+
     @property
     def joins(self) -> bool:
         """Whether logins may take their address from an earlier line of the process."""
@@ -104,13 +108,18 @@ def names(directory: str | None = None) -> list[str]:
     return sorted(found)
 
 
-def chosen(wanted: Sequence[str], directory: str | None = None) -> list[Format]:
+def chosen(
+    wanted: Sequence[str], directory: str | None = None, programs: Sequence[str] = ()
+) -> list[Format]:
     """Load the formats of these names, of all names for `AUTO`, in that order.
+
+    `programs` stand in place of the formats' own: Dovecot's `instance_name` is its tag.
 
     Raises `SapdError` 78 that names file and key of what is wrong with one.
     """
     every = names(directory) if AUTO in wanted else wanted
-    return [load(name, directory) for name in every]
+    found = [load(name, directory) for name in every]
+    return [format.written_by(programs) for format in found] if programs else found
 
 
 def usable(directory: str | None = None) -> list[str]:
@@ -177,9 +186,8 @@ class _Reader:
         self._text(read, "", "description")  # for people, but they need it
         programs = self._texts(read, "", "programs")
         for program in programs:
-            if not re.fullmatch(r"[^\[\]:]{1,64}", program) or not program.strip("* "):
-                reason = f'has "{program}"; write a name as it stands before [123]: in syslog'
-                self._refuse("programs", reason)
+            if why := objection_to(program):
+                self._refuse("programs", why)
         heads = self._texts(read, "", "own_file")
         if not programs and not heads:
             self._refuse("programs", "is missing; name the programs as syslog does")
@@ -193,7 +201,7 @@ class _Reader:
             name=_stem(self.file),
             inherits=read.get("inherit"),
             program_names=tuple(programs),
-            programs=re.compile(b"|".join(_glob(program) for program in programs) or rb"(?!)"),
+            programs=_globs(programs),
             pid=self._one_of(read.get("pid", "always"), "pid", _PIDS),
             own_file=tuple(self._head(head, "own_file" in own) for head in heads),
             cut_at=cut_at,
@@ -329,6 +337,17 @@ class _Reader:
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             self._refuse(f"{where}{key}", 'must be a list of texts, as ["..."]')
         return list(value)
+
+
+def objection_to(program: str) -> str | None:
+    """What is wrong with a program's name, `*` included; None if nothing is."""
+    if re.fullmatch(r"[^\[\]:]{1,64}", program) and program.strip("* "):
+        return None
+    return f'has "{program}"; write a name as it stands before [123]: in syslog'
+
+
+def _globs(programs: Sequence[str]) -> re.Pattern[bytes]:
+    return re.compile(b"|".join(map(_glob, programs)) or rb"(?!)")
 
 
 def _glob(program: str) -> bytes:

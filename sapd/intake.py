@@ -51,7 +51,9 @@ def read(
     context = Context(dict(known.connects), dict(known.cut))
     clock = Clock(now, log.zone)
     wanted = ["login"] if config.rules.after_logout is None else ["login", "logout"]
-    recogniser = Recogniser(log.formats, clock, config.formats_directory, context, wanted)
+    recogniser = Recogniser(
+        log.formats, clock, config.formats_directory, context, wanted, log.programs
+    )
     reading = Reading(
         log.path,
         position,

@@ -163,14 +163,16 @@ class Recogniser:
         directory: str | None = None,
         context: Context | None = None,
         wanted: Container[str] = EVENTS,
+        programs: Sequence[str] = (),
     ) -> None:
-        """Load nothing yet; names and directory are those of `formats.chosen`.
+        """Load nothing yet; names, directory and programs are those of `formats.chosen`.
 
         `events` looks only for the kinds of event in `wanted`, and for those they depend on.
         """
         self._names = names
         self.clock = clock
         self._directory = directory
+        self._programs = programs
         self._wanted = wanted
         self.context = context if context is not None else Context()
         self.unusable = Unusable()
@@ -178,7 +180,7 @@ class Recogniser:
     @cached_property
     def formats(self) -> list[Format]:
         """The formats, loaded at the first line: most minutes have none."""
-        return formats.chosen(self._names, self._directory)
+        return formats.chosen(self._names, self._directory, self._programs)
 
     @cached_property
     def _kinds(self) -> list[tuple[Format, Line]]:

@@ -556,6 +556,16 @@ def test_less_common_lines_of_a_login(line: str) -> None:
     assert (event.event, event.address, event.account) == ("login", "192.0.2.10", "bob")
 
 
+def test_a_log_may_name_the_programs_of_its_formats() -> None:
+    """Dovecot's instance_name is its tag."""
+    line = f"{DOVECOT}Login: {TAIL}, mpid=4\n".replace("dovecot", "dovecot-backend").encode()
+    other = f"{DOVECOT}Login: {TAIL}, mpid=4\n".encode()
+    found = Recogniser(["dovecot"], Clock(NOW), programs=["dovecot-back*"])
+    assert found.recognise(other) is None
+    assert found.recognise(line) == recogniser("dovecot").recognise(other)
+    assert recogniser("dovecot").recognise(line) is None
+
+
 def test_a_cut_message_of_one_server_is_no_matter_to_others() -> None:
     qpopper = (HEADS[0].format("popper") + LOGIN + "\n").encode()
     for long in (b"x" * 5000 + b"\n", b"Nov 22 10:41:05 mx1 sm-mta[7]: " + b"x" * 5000 + b"\n"):
