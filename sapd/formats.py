@@ -15,6 +15,9 @@ the setting `formats_directory` names adds one, or replaces the one of the same 
                           bytes of the program's messages
 `strangers_log_out`       true where logouts are also written for sessions that never logged in:
                           then they end nothing
+`auto`                    false for a format that `AUTO` leaves out, because only an administrator
+                          can know that it holds
+`parts`                   a table of texts that patterns name in braces: `{elements}`
 `inherit`                 a format of sapd's own, for every key that is left out
 
 and for each kind of line a table `[[line]]`:
@@ -51,6 +54,10 @@ LONGEST = 1000
 """Bytes of a line. Loggers cut long messages, and a cut line may end where a stranger wants."""
 
 _SHIPPED = os.path.join(os.path.dirname(__file__), "popformats")
+_KEYS = (
+    *("description", "source", "programs", "pid", "own_file", "inherit", "parts", "line"),
+    *("cut_at", "cut_behind", "strangers_log_out", "auto"),
+)
 _PIDS = ("always", "never", "maybe")
 EVENTS = ("login", "logout", "connect", "cut")
 _GROUPS = ("account", "domain", "address")
@@ -81,6 +88,7 @@ class Format(NamedTuple):
     cut_behind: int
     strangers_log_out: bool
     lines: tuple[Line, ...]
+    auto: bool = True
 
     def written_by(self, programs: Sequence[str]) -> "Format":
         """The same lines, under other names of programs."""
@@ -119,6 +127,8 @@ def chosen(
     """
     every = names(directory) if AUTO in wanted else wanted
     found = [load(name, directory) for name in every]
+    if AUTO in wanted:
+        found = [format for format in found if format.auto]
     return [format.written_by(programs) for format in found] if programs else found
 
 
@@ -178,11 +188,8 @@ class _Reader:
     def format(self) -> Format:
         own = self._toml(self.file)
         read = self._with_inherited(own)
-        known = ("description", "source", "programs", "pid", "own_file", "inherit", "line")
-        self._only("", read, (*known, "cut_at", "cut_behind", "strangers_log_out"))
-        strangers = read.get("strangers_log_out", False)
-        if not isinstance(strangers, bool):
-            self._refuse("strangers_log_out", "must be true or false")
+        self._only("", read, _KEYS)
+        parts = self._parts(read)
         self._text(read, "", "description")  # for people, but they need it
         programs = self._texts(read, "", "programs")
         for program in programs:
@@ -206,9 +213,11 @@ class _Reader:
             own_file=tuple(self._head(head, "own_file" in own) for head in heads),
             cut_at=cut_at,
             cut_behind=cut_behind or 0,
-            strangers_log_out=strangers,
+            strangers_log_out=self._flag(read, "strangers_log_out", False),
+            auto=self._flag(read, "auto", True),
             lines=tuple(
-                self._line(f"[[line]] {n}", line, "line" in own) for n, line in zip(count(1), lines)
+                self._line(f"[[line]] {n}", line, parts, "line" in own)
+                for n, line in zip(count(1), lines)
             ),
         )
 
@@ -219,6 +228,23 @@ class _Reader:
         if not os.path.isfile(base):
             self._refuse("inherit", f'is "{read["inherit"]}", which is no format of sapd\'s')
         return {**self._with_inherited(self._toml(base)), **read}
+
+    def _parts(self, read: dict[str, Any]) -> dict[str, str]:
+        """The texts by their names in braces; one may name those before it."""
+        parts: dict[str, str] = {}
+        table = read.get("parts", {})
+        if not isinstance(table, dict):
+            self._refuse("parts", "must be a table, as [parts]")
+        for name in table:
+            text = self._text(table, "parts: ", name)
+            parts[f"{{{name}}}"] = _filled_in(text, parts)
+        return parts
+
+    def _flag(self, read: dict[str, Any], key: str, default: bool) -> bool:
+        value = read.get(key, default)
+        if not isinstance(value, bool):
+            self._refuse(key, "must be true or false")
+        return value
 
     def _bytes(self, read: dict[str, Any], key: str) -> int | None:
         value = read.get(key)
@@ -239,7 +265,7 @@ class _Reader:
             reason = f"is not TOML: {error}"
         raise errors.SapdError(errors.BAD_CONFIG, file, reason)
 
-    def _line(self, where: str, read: Any, is_own: bool) -> Line:
+    def _line(self, where: str, read: Any, parts: dict[str, str], is_own: bool) -> Line:
         """What is inherited unchanged needs no trial: it is as good as the shipped format."""
         if not isinstance(read, dict):
             self._refuse("line", "must be one or more tables, as [[line]]")
@@ -248,7 +274,8 @@ class _Reader:
         needles = self._texts(read, f"{where}: ", "needles")
         if not needles or "" in needles:
             self._refuse(f"{where}: needles", "must name a text that every such line holds")
-        pattern = self._compiled(self._text(read, f"{where}: ", "pattern"), f"{where}: pattern")
+        text = _filled_in(self._text(read, f"{where}: ", "pattern"), parts)
+        pattern = self._compiled(text, f"{where}: pattern")
         groups = set(pattern.groupindex)
         for group in groups:
             if group not in _GROUPS and not group.startswith("_"):
@@ -344,6 +371,12 @@ def objection_to(program: str) -> str | None:
     if re.fullmatch(r"[^\[\]:]{1,64}", program) and program.strip("* "):
         return None
     return f'has "{program}"; write a name as it stands before [123]: in syslog'
+
+
+def _filled_in(text: str, parts: dict[str, str]) -> str:
+    for name, part in parts.items():
+        text = text.replace(name, part)
+    return text
 
 
 def _globs(programs: Sequence[str]) -> re.Pattern[bytes]:

@@ -44,7 +44,10 @@ def findings(log: Log, config: Config, root: str) -> Iterator[Finding]:
     clock = Clock(now, log.zone)
     folder = config.formats_directory
     formats = usable(folder)
-    names = formats if AUTO in log.formats else [name for name in log.formats if name in formats]
+    if AUTO in log.formats:
+        names = [name for name in formats if load(name, folder).auto]
+    else:
+        names = [name for name in log.formats if name in formats]
     if not names:
         return  # what is wrong with them was said
     recogniser = Recogniser(names, clock, folder, programs=log.programs)
