@@ -59,8 +59,8 @@ def test_every_pattern_needle_and_own_head_has_a_sample(name: str) -> None:
         fitting = [message for message in messages if kind.pattern.fullmatch(message)]
         assert fitting, kind.pattern.pattern
         assert all(any(needle in message for needle in kind.needles) for message in fitting)
-    if name == "qpopper-stats":
-        texts += [samples.data(row) for row in samples.rows("qpopper")]  # it inherits the heads
+    if format.inherits:
+        texts += [samples.data(row) for row in samples.rows(format.inherits)]
     for head in format.own_file:
         assert any(head.match(text) for text in texts), head.pattern
 
