@@ -24,12 +24,15 @@ and for each kind of line a table `[[line]]`:
 
 `event`                   "login", "logout" or "connect"; where a login names no address, it is that
                           of the `connect` by the same process; or "cut" for a message that was cut,
-                          though it is shorter than `cut_at`
+                          though it is shorter than `cut_at`; or "rejected" for what is no login,
+                          and looks like one
 `needles`                 texts of which every such line has one: they are looked for first
 `pattern`                 a regular expression for the whole message, both ends included, with the
                           groups `account` (and `domain`) and `address`; `(?P<_x>` is free. What
                           is not in a group must not fit just anything: a stranger's words would
 `example`                 a message that it fits
+`reason`                  of what is "rejected", why: for people
+`own_file`                true for a line that counts in the server's own file alone
 """
 
 import os
@@ -58,8 +61,9 @@ _KEYS = (
     *("description", "source", "programs", "pid", "own_file", "inherit", "parts", "line"),
     *("cut_at", "cut_behind", "strangers_log_out", "auto"),
 )
+_LINE_KEYS = ("event", "needles", "pattern", "example", "reason", "own_file")
 _PIDS = ("always", "never", "maybe")
-EVENTS = ("login", "logout", "connect", "cut")
+EVENTS = ("login", "logout", "connect", "cut", "rejected")
 _GROUPS = ("account", "domain", "address")
 # What is repeated to find slow ways, beside the parts of the example.
 _ATOMS = (b"a", b"0", b" ", b".", b"-", b"[", b", ", b"a ", b"=")
@@ -73,6 +77,8 @@ class Line(NamedTuple):
     needles: tuple[bytes, ...]
     pattern: re.Pattern[bytes]
     example: bytes
+    reason: str = ""
+    own_file: bool = False
 
 
 class Format(NamedTuple):
@@ -269,7 +275,7 @@ class _Reader:
         """What is inherited unchanged needs no trial: it is as good as the shipped format."""
         if not isinstance(read, dict):
             self._refuse("line", "must be one or more tables, as [[line]]")
-        self._only(f"{where}: ", read, ("event", "needles", "pattern", "example"))
+        self._only(f"{where}: ", read, _LINE_KEYS)
         event = self._one_of(read.get("event"), f"{where}: event", EVENTS)
         needles = self._texts(read, f"{where}: ", "needles")
         if not needles or "" in needles:
@@ -283,11 +289,15 @@ class _Reader:
                 self._refuse(f"{where}: pattern", f'has a group "{group}"; known are {known}')
         if pattern.groups > len(groups):
             self._refuse(f"{where}: pattern", "has a group without a name; write (?:...)")
-        for needed in {"connect": ["address"], "cut": []}.get(event, ["account"]):
+        needs = {"connect": ["address"], "cut": [], "rejected": []}
+        for needed in needs.get(event, ["account"]):
             if needed not in groups:
                 self._refuse(f"{where}: pattern", f"needs a group (?P<{needed}>...)")
         example = self._text(read, f"{where}: ", "example").encode()
-        line = Line(event, tuple(needle.encode() for needle in needles), pattern, example)
+        reason = self._text(read, f"{where}: ", "reason") if event == "rejected" else ""
+        encoded = tuple(needle.encode() for needle in needles)
+        own_file = self._flag(read, "own_file", False)
+        line = Line(event, encoded, pattern, example, reason, own_file)
         if is_own and not self.shipped:
             self._try_out(where, line)
         return line

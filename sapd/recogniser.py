@@ -237,10 +237,14 @@ class Recogniser:
         for place in sorted(places):
             format, kind = self._kinds[place]
             for frame in frames_of(format, text, syslog):
+                if kind.own_file and frame is syslog:
+                    continue
                 found = kind.pattern.fullmatch(frame.message)
                 if found is not None and kind.event == "cut":
                     self.context.cut[_writer(frame)] = format.cut_behind
                     rejected = Rejection("it was cut, so what follows may be a stranger's words")
+                elif found is not None and kind.event == "rejected":
+                    rejected = rejected or Rejection(kind.reason)
                 elif found is not None:
                     return self._event(format, kind, frame, found, doubted)
         return rejected

@@ -575,6 +575,47 @@ def test_less_common_lines_of_a_login(line: str) -> None:
     assert (event.event, event.address, event.account) == ("login", "192.0.2.10", "bob")
 
 
+def test_a_session_without_a_process_counts_behind_its_head_alone() -> None:
+    """In Dovecot's own file the head of a message that was cut stands right before the rest."""
+    stamp = "2026-11-22 10:41:05 imap-login: Info: "
+    rest = f"{stamp}Login: {TAIL}, session=<8LtSMOFg35/LAHEJ>\n".encode()
+    head = f"{stamp}ID sent: {'x' * 4000}\n".encode()
+    assert isinstance(recogniser("dovecot").recognise(rest), Event)
+    found = recogniser("dovecot")
+    assert [found.recognise(line) for line in (head, rest)][1:] == [
+        Rejection("it may be the rest of a message whose head a stranger wrote")
+    ]
+    by_syslog = f"{DOVECOT}Login: {TAIL}, session=<8LtSMOFg35/LAHEJ>\n".encode()
+    rejected = recogniser("dovecot").recognise(by_syslog)
+    assert isinstance(rejected, Rejection)
+    assert "add the format dovecot-no-mpid" in rejected.reason
+    both = recogniser("dovecot", "dovecot-no-mpid")
+    assert isinstance(both.recognise(by_syslog), Event)
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "reason"),
+    [
+        ("dovecot", f"{DOVECOT}Login: user=<bob>, method=PLAIN, TLS", "it has no rip="),
+        ("dovecot", f"{DOVECOT}Login: {TAIL}, x=1", "login_log_format_elements are not"),
+        ("dovecot", f"{DOVECOT}Login: rip=192.0.2.1, user=<b>b>", "its user name has a < or >"),
+        ("dovecot", f"{DOVECOT}Login: {TAIL.replace('PLAIN', 'ANONYMOUS')}", "anonymous"),
+        ("cyrus", HEADS[0].format("imap") + "login: h [6.6.6.6] b nopassword User logged in", "-N"),
+        (
+            "nginx-mail",
+            "2026/11/22 10:41:05 [info] 1#1: *1 client logged in, client: 192.0.2.10, "
+            'server: 0.0.0.0:110, login: "bob"',
+            "own file is no evidence",
+        ),
+    ],
+)
+def test_why_it_is_no_login(name: str, line: str, reason: str) -> None:
+    for wanted in (name, formats.AUTO):
+        found = recogniser(wanted).recognise(line.encode() + b"\n")
+        assert isinstance(found, Rejection)
+        assert reason in found.reason
+
+
 def test_a_log_may_name_the_programs_of_its_formats() -> None:
     """Dovecot's instance_name is its tag."""
     line = f"{DOVECOT}Login: {TAIL}, mpid=4\n".replace("dovecot", "dovecot-backend").encode()
