@@ -311,7 +311,8 @@ def match_command(
         raise click.UsageError(f"--summary and {other} exclude each other.")
     settings, directory, rules = _formats(file, names, config_path)
     now = time.time()
-    recogniser = Recogniser(settings.formats, timestamps.Clock(now, settings.zone), directory)
+    clock = timestamps.Clock(now, settings.zone)
+    recogniser = Recogniser(settings.formats, clock, directory, programs=settings.programs)
     known = recogniser.formats  # what is wrong with one is said before the first line is read
     counts = Counter[str]()
     by_format = Counter[tuple[str, str]]()

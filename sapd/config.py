@@ -24,13 +24,17 @@ _POLICY = (
 
 
 class Log(NamedTuple):
-    """One log to read; `zone` None is the system's, `keep_lines` None never cuts."""
+    """One log to read; `zone` None is the system's, `keep_lines` None never cuts.
+
+    `programs` stand in place of those that the formats name, which hold where there are none.
+    """
 
     path: str
     formats: tuple[str, ...]
     zone: tzinfo | None = None
     keep_lines: int | None = None
     cut_above: int = 0
+    programs: tuple[str, ...] = ()
 
 
 class Audit(NamedTuple):
@@ -223,7 +227,7 @@ def _refuse_one_file_for_two(top: Table, config: Config) -> None:
 
 
 def _log(table: Table, known: list[str] | None) -> Log:
-    table.only("path", "formats", "timezone", "keep_lines", "cut_above")
+    table.only("path", "formats", "programs", "timezone", "keep_lines", "cut_above")
     path = table.path("path")
     names = table.texts("formats", ("qpopper",))
     for name in names:
@@ -233,6 +237,12 @@ def _log(table: Table, known: list[str] | None) -> Log:
         table.refuse("formats", f'has "{formats.AUTO}", which stands for all, beside others')
     if not names:
         table.refuse("formats", f"is empty; known are {', '.join(known or ())}")
+    programs = table.texts("programs", ())
+    for program in programs:
+        if why := formats.objection_to(program):
+            table.refuse("programs", why)
+    if programs and formats.AUTO in names:
+        table.refuse("programs", "needs formats that are named: which of them do these write?")
     zone = None
     if (zone_name := table.text("timezone", "")) != "":
         try:
@@ -245,4 +255,4 @@ def _log(table: Table, known: list[str] | None) -> Log:
         table.refuse("cut_above", "needs keep_lines, the number of lines to keep")
     if above is not None and keep is not None and above < keep:
         table.refuse("cut_above", f"is {above}, less than keep_lines {keep}; make it at least that")
-    return Log(path, names, zone, keep, above if above is not None else keep or 0)
+    return Log(path, names, zone, keep, above if above is not None else keep or 0, programs)

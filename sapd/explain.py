@@ -63,7 +63,7 @@ def miss(formats: Sequence[Format], line: bytes) -> Miss:
 
 def _of_message(format: Format, frame: Frame) -> Miss | None:
     """What a format's message lacks; None if it may be no message of that server at all."""
-    kinds = [kind for kind in format.lines if kind.event != "cut"]
+    kinds = [kind for kind in format.lines if kind.event not in ("cut", "rejected")]
     fittings = [_fitting(kind, frame.message) for kind in kinds]
     needle, end, fits = max(fittings)
     kind = kinds[fittings.index((needle, end, fits))]

@@ -8,24 +8,31 @@ the setting `formats_directory` names adds one, or replaces the one of the same 
 `pid`                     whether `[123]` follows the name: "always" (default), "never" or "maybe"
 `own_file`                regular expressions for what stands before the message in the server's
                           own file, with a stamp's shape in braces: `{traditional} `; a group
-                          `program` tells whose messages `cut_at` is about
+                          `program` tells whose messages `cut_at` is about. The shapes are those
+                          of `timestamps.STAMPS`; days come first only in `{day_first}`
 `cut_at`, `cut_behind`    bytes; where the server's logger cuts long messages, and a stranger can
                           choose where: one of that length is no evidence, nor are the next so many
                           bytes of the program's messages
 `strangers_log_out`       true where logouts are also written for sessions that never logged in:
                           then they end nothing
+`auto`                    false for a format that `AUTO` leaves out, because only an administrator
+                          can know that it holds
+`parts`                   a table of texts that patterns name in braces: `{elements}`
 `inherit`                 a format of sapd's own, for every key that is left out
 
 and for each kind of line a table `[[line]]`:
 
 `event`                   "login", "logout" or "connect"; where a login names no address, it is that
                           of the `connect` by the same process; or "cut" for a message that was cut,
-                          though it is shorter than `cut_at`
+                          though it is shorter than `cut_at`; or "rejected" for what is no login,
+                          and looks like one
 `needles`                 texts of which every such line has one: they are looked for first
 `pattern`                 a regular expression for the whole message, both ends included, with the
                           groups `account` (and `domain`) and `address`; `(?P<_x>` is free. What
                           is not in a group must not fit just anything: a stranger's words would
 `example`                 a message that it fits
+`reason`                  of what is "rejected", why: for people
+`own_file`                true for a line that counts in the server's own file alone
 """
 
 import os
@@ -50,8 +57,13 @@ LONGEST = 1000
 """Bytes of a line. Loggers cut long messages, and a cut line may end where a stranger wants."""
 
 _SHIPPED = os.path.join(os.path.dirname(__file__), "popformats")
+_KEYS = (
+    *("description", "source", "programs", "pid", "own_file", "inherit", "parts", "line"),
+    *("cut_at", "cut_behind", "strangers_log_out", "auto"),
+)
+_LINE_KEYS = ("event", "needles", "pattern", "example", "reason", "own_file")
 _PIDS = ("always", "never", "maybe")
-EVENTS = ("login", "logout", "connect", "cut")
+EVENTS = ("login", "logout", "connect", "cut", "rejected")
 _GROUPS = ("account", "domain", "address")
 # What is repeated to find slow ways, beside the parts of the example.
 _ATOMS = (b"a", b"0", b" ", b".", b"-", b"[", b", ", b"a ", b"=")
@@ -65,6 +77,8 @@ class Line(NamedTuple):
     needles: tuple[bytes, ...]
     pattern: re.Pattern[bytes]
     example: bytes
+    reason: str = ""
+    own_file: bool = False
 
 
 class Format(NamedTuple):
@@ -80,6 +94,11 @@ class Format(NamedTuple):
     cut_behind: int
     strangers_log_out: bool
     lines: tuple[Line, ...]
+    auto: bool = True
+
+    def written_by(self, programs: Sequence[str]) -> "Format":
+        """The same lines, under other names of programs."""
+        return self._replace(program_names=tuple(programs), programs=_globs(programs))
 
     @property
     def joins(self) -> bool:
@@ -103,13 +122,20 @@ def names(directory: str | None = None) -> list[str]:
     return sorted(found)
 
 
-def chosen(wanted: Sequence[str], directory: str | None = None) -> list[Format]:
+def chosen(
+    wanted: Sequence[str], directory: str | None = None, programs: Sequence[str] = ()
+) -> list[Format]:
     """Load the formats of these names, of all names for `AUTO`, in that order.
+
+    `programs` stand in place of the formats' own: Dovecot's `instance_name` is its tag.
 
     Raises `SapdError` 78 that names file and key of what is wrong with one.
     """
     every = names(directory) if AUTO in wanted else wanted
-    return [load(name, directory) for name in every]
+    found = [load(name, directory) for name in every]
+    if AUTO in wanted:
+        found = [format for format in found if format.auto]
+    return [format.written_by(programs) for format in found] if programs else found
 
 
 def usable(directory: str | None = None) -> list[str]:
@@ -166,23 +192,15 @@ class _Reader:
         self.shipped = shipped
 
     def format(self) -> Format:
-        read = self._toml(self.file)
-        if "inherit" in read:
-            base = os.path.join(_SHIPPED, f"{read['inherit']}.toml")
-            if not os.path.isfile(base):
-                self._refuse("inherit", f'is "{read["inherit"]}", which is no format of sapd\'s')
-            read = {**self._toml(base), **read}
-        known = ("description", "source", "programs", "pid", "own_file", "inherit", "line")
-        self._only("", read, (*known, "cut_at", "cut_behind", "strangers_log_out"))
-        strangers = read.get("strangers_log_out", False)
-        if not isinstance(strangers, bool):
-            self._refuse("strangers_log_out", "must be true or false")
+        own = self._toml(self.file)
+        read = self._with_inherited(own)
+        self._only("", read, _KEYS)
+        parts = self._parts(read)
         self._text(read, "", "description")  # for people, but they need it
         programs = self._texts(read, "", "programs")
         for program in programs:
-            if not re.fullmatch(r"[^\[\]:]{1,64}", program) or not program.strip("* "):
-                reason = f'has "{program}"; write a name as it stands before [123]: in syslog'
-                self._refuse("programs", reason)
+            if why := objection_to(program):
+                self._refuse("programs", why)
         heads = self._texts(read, "", "own_file")
         if not programs and not heads:
             self._refuse("programs", "is missing; name the programs as syslog does")
@@ -196,14 +214,43 @@ class _Reader:
             name=_stem(self.file),
             inherits=read.get("inherit"),
             program_names=tuple(programs),
-            programs=re.compile(b"|".join(_glob(program) for program in programs) or rb"(?!)"),
+            programs=_globs(programs),
             pid=self._one_of(read.get("pid", "always"), "pid", _PIDS),
-            own_file=tuple(self._head(head) for head in heads),
+            own_file=tuple(self._head(head, "own_file" in own) for head in heads),
             cut_at=cut_at,
             cut_behind=cut_behind or 0,
-            strangers_log_out=strangers,
-            lines=tuple(self._line(f"[[line]] {n}", line) for n, line in zip(count(1), lines)),
+            strangers_log_out=self._flag(read, "strangers_log_out", False),
+            auto=self._flag(read, "auto", True),
+            lines=tuple(
+                self._line(f"[[line]] {n}", line, parts, "line" in own)
+                for n, line in zip(count(1), lines)
+            ),
         )
+
+    def _with_inherited(self, read: dict[str, Any]) -> dict[str, Any]:
+        if "inherit" not in read:
+            return read
+        base = os.path.join(_SHIPPED, f"{read['inherit']}.toml")
+        if not os.path.isfile(base):
+            self._refuse("inherit", f'is "{read["inherit"]}", which is no format of sapd\'s')
+        return {**self._with_inherited(self._toml(base)), **read}
+
+    def _parts(self, read: dict[str, Any]) -> dict[str, str]:
+        """The texts by their names in braces; one may name those before it."""
+        parts: dict[str, str] = {}
+        table = read.get("parts", {})
+        if not isinstance(table, dict):
+            self._refuse("parts", "must be a table, as [parts]")
+        for name in table:
+            text = self._text(table, "parts: ", name)
+            parts[f"{{{name}}}"] = _filled_in(text, parts)
+        return parts
+
+    def _flag(self, read: dict[str, Any], key: str, default: bool) -> bool:
+        value = read.get(key, default)
+        if not isinstance(value, bool):
+            self._refuse(key, "must be true or false")
+        return value
 
     def _bytes(self, read: dict[str, Any], key: str) -> int | None:
         value = read.get(key)
@@ -224,15 +271,17 @@ class _Reader:
             reason = f"is not TOML: {error}"
         raise errors.SapdError(errors.BAD_CONFIG, file, reason)
 
-    def _line(self, where: str, read: Any) -> Line:
+    def _line(self, where: str, read: Any, parts: dict[str, str], is_own: bool) -> Line:
+        """What is inherited unchanged needs no trial: it is as good as the shipped format."""
         if not isinstance(read, dict):
             self._refuse("line", "must be one or more tables, as [[line]]")
-        self._only(f"{where}: ", read, ("event", "needles", "pattern", "example"))
+        self._only(f"{where}: ", read, _LINE_KEYS)
         event = self._one_of(read.get("event"), f"{where}: event", EVENTS)
         needles = self._texts(read, f"{where}: ", "needles")
         if not needles or "" in needles:
             self._refuse(f"{where}: needles", "must name a text that every such line holds")
-        pattern = self._compiled(self._text(read, f"{where}: ", "pattern"), f"{where}: pattern")
+        text = _filled_in(self._text(read, f"{where}: ", "pattern"), parts)
+        pattern = self._compiled(text, f"{where}: pattern")
         groups = set(pattern.groupindex)
         for group in groups:
             if group not in _GROUPS and not group.startswith("_"):
@@ -240,12 +289,16 @@ class _Reader:
                 self._refuse(f"{where}: pattern", f'has a group "{group}"; known are {known}')
         if pattern.groups > len(groups):
             self._refuse(f"{where}: pattern", "has a group without a name; write (?:...)")
-        for needed in {"connect": ["address"], "cut": []}.get(event, ["account"]):
+        needs = {"connect": ["address"], "cut": [], "rejected": []}
+        for needed in needs.get(event, ["account"]):
             if needed not in groups:
                 self._refuse(f"{where}: pattern", f"needs a group (?P<{needed}>...)")
         example = self._text(read, f"{where}: ", "example").encode()
-        line = Line(event, tuple(needle.encode() for needle in needles), pattern, example)
-        if not self.shipped:
+        reason = self._text(read, f"{where}: ", "reason") if event == "rejected" else ""
+        encoded = tuple(needle.encode() for needle in needles)
+        own_file = self._flag(read, "own_file", False)
+        line = Line(event, encoded, pattern, example, reason, own_file)
+        if is_own and not self.shipped:
             self._try_out(where, line)
         return line
 
@@ -269,7 +322,10 @@ class _Reader:
             reason = f"takes too long on a line made to that end, over {_SLOW} s; simplify it"
             self._refuse(f"{where}: pattern", reason)
 
-    def _head(self, text: str) -> re.Pattern[bytes]:
+    def _head(self, text: str, is_own: bool) -> re.Pattern[bytes]:
+        shapes = ", ".join(f"{{{shape}}}" for shape in STAMPS)
+        if "(?P<stamp>" in text:
+            self._refuse("own_file", f"has a stamp of its own; write one of {shapes}: {text}")
         own = text
         for shape, pattern in STAMPS.items():
             own = own.replace(f"{{{shape}}}", f"(?P<stamp>{pattern.decode()})")
@@ -278,9 +334,8 @@ class _Reader:
             if group not in ("stamp", "program") and not group.startswith("_"):
                 self._refuse("own_file", f'has a group "{group}"; known is program')
         if "stamp" not in head.groupindex:
-            shapes = ", ".join(f"{{{shape}}}" for shape in STAMPS)
             self._refuse("own_file", f"needs one stamp, as {shapes}: {text}")
-        if not self.shipped and takes_long(head, b""):
+        if is_own and not self.shipped and takes_long(head, b""):
             self._refuse("own_file", f"takes too long, over {_SLOW} s, on some line: {text}")
         return head
 
@@ -319,6 +374,23 @@ class _Reader:
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             self._refuse(f"{where}{key}", 'must be a list of texts, as ["..."]')
         return list(value)
+
+
+def objection_to(program: str) -> str | None:
+    """What is wrong with a program's name, `*` included; None if nothing is."""
+    if re.fullmatch(r"[^\[\]:]{1,64}", program) and program.strip("* "):
+        return None
+    return f'has "{program}"; write a name as it stands before [123]: in syslog'
+
+
+def _filled_in(text: str, parts: dict[str, str]) -> str:
+    for name, part in parts.items():
+        text = text.replace(name, part)
+    return text
+
+
+def _globs(programs: Sequence[str]) -> re.Pattern[bytes]:
+    return re.compile(b"|".join(map(_glob, programs)) or rb"(?!)")
 
 
 def _glob(program: str) -> bytes:

@@ -141,7 +141,8 @@ def safe_start(log: Log, config: Config, now: float) -> Callable[[Iterator[bytes
 def _recogniser(log: Log, config: Config, context: Context, now: float) -> Recogniser:
     wanted = ["login"] if config.rules.after_logout is None else ["login", "logout"]
     clock = Clock(now, log.zone)
-    return Recogniser(log.formats, clock, config.formats_directory, context, wanted)
+    folder = config.formats_directory
+    return Recogniser(log.formats, clock, folder, context, wanted, log.programs)
 
 
 def _events(reading: Reading, recogniser: Recogniser, until: float) -> Iterator[Event]:

@@ -200,14 +200,16 @@ class Recogniser:
         directory: str | None = None,
         context: Context | None = None,
         wanted: Container[str] = EVENTS,
+        programs: Sequence[str] = (),
     ) -> None:
-        """Load nothing yet; names and directory are those of `formats.chosen`.
+        """Load nothing yet; names, directory and programs are those of `formats.chosen`.
 
         `events` looks only for the kinds of event in `wanted`, and for those they depend on.
         """
         self._names = names
         self.clock = clock
         self._directory = directory
+        self._programs = programs
         self._wanted = wanted
         self.context = context if context is not None else Context()
         self.unusable = Unusable()
@@ -216,7 +218,7 @@ class Recogniser:
     @cached_property
     def formats(self) -> list[Format]:
         """The formats, loaded at the first line: most minutes have none."""
-        return formats.chosen(self._names, self._directory)
+        return formats.chosen(self._names, self._directory, self._programs)
 
     @cached_property
     def _kinds(self) -> list[tuple[Format, Line]]:
@@ -273,12 +275,16 @@ class Recogniser:
         for place in sorted(places):
             format, kind = self._kinds[place]
             for frame in frames_of(format, text, syslog):
+                if kind.own_file and frame is syslog:
+                    continue
                 found = kind.pattern.fullmatch(frame.message)
                 if found is not None and kind.event == "cut":
                     rejected = Rejection("it was cut, so what follows may be a stranger's words")
                 elif found is not None and (reason := _torn(text, frame)):
                     self.unusable.torn += 1
                     return Rejection(reason)
+                elif found is not None and kind.event == "rejected":
+                    rejected = rejected or Rejection(kind.reason)
                 elif found is not None:
                     return self._event(format, kind, frame, found, doubted)
         return rejected

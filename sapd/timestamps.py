@@ -3,7 +3,9 @@
 The shapes of stamp that are known (`STAMPS`): RFC 3164 section 4.1.2 (`Nov 22 10:41:05`, no year,
 no zone; some daemons leave out the blank before a day of one digit), RFC 3339 as RFC 5424
 restricts it, and those of servers' own files: qpopper's two (`Nov 22 10:41:05.123 2026`, and
-ctime(3)), Dovecot's `2026-11-22 10:41:05`, Apple's `Nov 22 2026 10:41:05`, and multilog's TAI64N.
+ctime(3)), Dovecot's `2026-11-22 10:41:05`, Apple's `Nov 22 2026 10:41:05`, nginx's
+`2026/11/22 10:41:05`, web servers' `22/Nov/2026:10:41:05 +0100`, multilog's TAI64N, seconds of the
+epoch, and `22.11.2026 10:41:05`, which is never guessed: a format has to name it.
 What does not depend on generality goes past dateutil, because a busy log is stamped a million
 times and cron pays for the import every minute.
 """
@@ -40,10 +42,15 @@ STAMPS: dict[str, bytes] = {
     "iso": rb"\d{4}-\d\d-\d\d" + _TIME,
     "apple": _MONTH + rb" [ 0-3]\d \d{4}" + _TIME,
     "tai64n": rb"@[0-9a-f]{24}",
+    "slashes": rb"\d{4}/\d\d/\d\d" + _TIME,
+    "clf": rb"\d\d/" + _MONTH + rb"/\d{4}:[0-2]\d:[0-5]\d:[0-6]\d [+-]\d{4}",
+    "epoch": rb"\d{9,11}(?:\.\d{1,9})?",
+    "day_first": rb"\d\d[./-]\d\d[./-]\d{4}" + _TIME,
 }
 """The shapes as regular expressions (bytes, no groups)."""
 
-_PARTS = re.compile(rb"(.+?\d\d:\d\d):(\d\d(?:\.\d+)?)(.*)", re.DOTALL)
+_PARTS = re.compile(rb"(.+?[ T:]\d\d:\d\d):(\d\d(?:\.\d+)?)(.*)", re.DOTALL)
+_EPOCH = re.compile(STAMPS["epoch"])
 _TAI = 0x4000000000000000 + 10  # libtai's, and so multilog's, offset of UTC epoch seconds
 
 
@@ -81,6 +88,8 @@ class Clock:
         """
         if stamp[:1] == b"@":
             return _sane(int(stamp[1:17], 16) - _TAI + int(stamp[17:], 16) / 1e9)
+        if b":" not in stamp:
+            return _sane(float(stamp)) if _EPOCH.fullmatch(stamp) else None
         parts = _PARTS.fullmatch(stamp)
         if parts is None:
             return None
@@ -104,14 +113,13 @@ class Clock:
 
     def _any_minute(self, head: bytes, rest: bytes) -> float | None:
         try:
-            text = (head + rest).decode("ascii")
-            if head[4:5] == b"-":
-                parsed = datetime.fromisoformat(text)
+            if iso := _iso(head):
+                parsed = datetime.fromisoformat((iso + rest.lstrip()).decode("ascii"))
                 return parsed.timestamp() if parsed.tzinfo else self._local(parsed)
             if rest or len(head.split()) == 4:  # with its year behind, or in front
                 from dateutil import parser
 
-                return self._local(parser.parse(text))
+                return self._local(parser.parse((head + rest).decode("ascii")))
             return self._without_year(head)
         except (ValueError, OverflowError):
             return None
@@ -133,6 +141,17 @@ class Clock:
         first, second = (wall.replace(tzinfo=self.zone, fold=fold).timestamp() for fold in (0, 1))
         late, early = max(first, second), min(first, second)
         return late if late <= self.now + AHEAD else early
+
+
+def _iso(head: bytes) -> bytes | None:
+    """A stamp up to its minute, with its date as ISO 8601 has it; None for one without digits."""
+    if head[4:5] in (b"-", b"/"):
+        return head.replace(b"/", b"-")
+    if not head[:2].isdigit():
+        return None
+    day, month, year, wall = head[:2], head[3:-11], head[-10:-6], head[-5:]
+    number = b"%02d" % _MONTHS[month] if month in _MONTHS else month
+    return b"%b-%b-%b %b" % (year, number, day, wall)
 
 
 def _sane(epoch: float) -> float | None:

@@ -42,7 +42,11 @@ def differs(row: Row, event: Event | None) -> bool:
     return event.address is not None  # a left-out variant
 
 
-AS_AUTO = sorted({*samples.folders()} - {"qpopper-stats"})  # where both fit, qpopper is first
+AS_AUTO = [
+    name
+    for name in samples.folders()
+    if name != "qpopper-stats" and formats.load(name).auto  # where both fit, qpopper is first
+]
 
 
 @pytest.mark.parametrize(
@@ -422,11 +426,25 @@ def test_templates_are_lines_of_the_format(name: str) -> None:
         assert "{account}" in text or "{name}" in text
 
 
+OWN_HEADS = {
+    "apple-mailserver": "Nov 22 2026 10:41:05 ",
+    "stalwart": "2026-11-22T10:41:05Z ",
+    "zimbra": "2026-11-22 10:41:05,123 ",
+}
+
+
+def filled_in(template: str, account: str, client: str) -> str:
+    """A message with these words in it, escaped where the server does that."""
+    if template.startswith(("event=", "INFO Authentication ")):
+        account, client = (re.sub(r'(["\\])', r"\\\1", text) for text in (account, client))
+    return template.format(account=account, name=client, socket=SOCKET)
+
+
 def heads(name: str) -> list[str]:
     """What stands before a message in a line of this format."""
     format = formats.load(name)
     if not format.program_names:
-        return ["Nov 22 2026 10:41:05 "]
+        return [OWN_HEADS[name]]
     program = format.program_names[0].replace("*", "")
     pid = (
         (lambda head: head.replace("[4242]", "").replace(" 4242 ", " - "))
@@ -442,7 +460,7 @@ def check(name: str, found: Recogniser, heads: list[str], account: str, client: 
         if name == "cyrus" and kind == "success" and "[" in account:
             continue  # `[A] [B] bob`: a client named [A], or an account "[B] bob", which exists
         for text in texts:
-            message = text.format(account=account, name=client, socket=SOCKET)
+            message = filled_in(text, account, client)
             for head in heads:
                 event = event_of(found, f"{head}{message}\n".encode("utf-8", "replace"))
                 if event is not None:
@@ -506,6 +524,7 @@ TAIL = "user=<bob>, method=PLAIN, rip=192.0.2.10, lip=192.0.2.1"
         ),
         ("dovecot", f"{DOVECOT}Login: {TAIL}, session=<8LtSMOFg35/LAHEJ>"),  # the rest of a failure
         ("cyrus", HEADS[0].format("imap") + "login: h [6.6.6.6] bob ANONYMOUS User logged in"),
+        ("cyrus", HEADS[0].format("imap") + "login: h [6.6.6.6] bob nopassword+TLS User logged in"),
         ("cyrus", HEADS[0].format("imap") + "login: [6.6.6.6] anonymous plaintext User logged in"),
         ("cyrus", HEADS[0].format("imap") + "login: [6.6.6.6] anonymous plaintext"),
         ("cyrus", HEADS[0].format("imap") + "login: [6.6.6.6] anonymous x CRAM-MD5"),
@@ -553,6 +572,57 @@ def test_less_common_lines_of_a_login(line: str) -> None:
     event = recognise(line, formats.AUTO)
     assert event is not None
     assert (event.event, event.address, event.account) == ("login", "192.0.2.10", "bob")
+
+
+def test_a_session_without_a_process_counts_behind_its_head_alone() -> None:
+    """In Dovecot's own file the head of a message that was cut stands right before the rest."""
+    stamp = "2026-11-22 10:41:05 imap-login: Info: "
+    rest = f"{stamp}Login: {TAIL}, session=<8LtSMOFg35/LAHEJ>\n".encode()
+    head = f"{stamp}ID sent: {'x' * 4000}\n".encode()
+    assert isinstance(recogniser("dovecot").recognise(rest), Event)
+    found = recogniser("dovecot")
+    assert [found.recognise(line) for line in (head, rest)][1:] == [
+        Rejection("it may be the rest of a message whose head a stranger wrote")
+    ]
+    by_syslog = f"{DOVECOT}Login: {TAIL}, session=<8LtSMOFg35/LAHEJ>\n".encode()
+    rejected = recogniser("dovecot").recognise(by_syslog)
+    assert isinstance(rejected, Rejection)
+    assert "add the format dovecot-no-mpid" in rejected.reason
+    both = recogniser("dovecot", "dovecot-no-mpid")
+    assert isinstance(both.recognise(by_syslog), Event)
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "reason"),
+    [
+        ("dovecot", f"{DOVECOT}Login: user=<bob>, method=PLAIN, TLS", "it has no rip="),
+        ("dovecot", f"{DOVECOT}Login: {TAIL}, x=1", "login_log_format_elements are not"),
+        ("dovecot", f"{DOVECOT}Login: rip=192.0.2.1, user=<b>b>", "its user name has a < or >"),
+        ("dovecot", f"{DOVECOT}Login: {TAIL.replace('PLAIN', 'ANONYMOUS')}", "anonymous"),
+        ("cyrus", HEADS[0].format("imap") + "login: h [6.6.6.6] b nopassword User logged in", "-N"),
+        (
+            "nginx-mail",
+            "2026/11/22 10:41:05 [info] 1#1: *1 client logged in, client: 192.0.2.10, "
+            'server: 0.0.0.0:110, login: "bob"',
+            "own file is no evidence",
+        ),
+    ],
+)
+def test_why_it_is_no_login(name: str, line: str, reason: str) -> None:
+    for wanted in (name, formats.AUTO):
+        found = recogniser(wanted).recognise(line.encode() + b"\n")
+        assert isinstance(found, Rejection)
+        assert reason in found.reason
+
+
+def test_a_log_may_name_the_programs_of_its_formats() -> None:
+    """Dovecot's instance_name is its tag."""
+    line = f"{DOVECOT}Login: {TAIL}, mpid=4\n".replace("dovecot", "dovecot-backend").encode()
+    other = f"{DOVECOT}Login: {TAIL}, mpid=4\n".encode()
+    found = Recogniser(["dovecot"], Clock(NOW), programs=["dovecot-back*"])
+    assert found.recognise(other) is None
+    assert found.recognise(line) == recogniser("dovecot").recognise(other)
+    assert recogniser("dovecot").recognise(line) is None
 
 
 def test_a_cut_message_of_one_server_is_no_matter_to_others() -> None:

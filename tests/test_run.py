@@ -619,3 +619,11 @@ def test_logs_of_all_servers_at_once(site: Site) -> None:
         in said
     )
     assert site.open_addresses() == {f"192.0.2.{n}" for n in range(1, 5)}
+
+
+def test_a_log_names_the_programs_that_write_it(site: Site) -> None:
+    site.configure(log_settings='programs = ["popper-backend"]')
+    ours = login("192.0.2.10").replace(" popper[", " popper-backend[")
+    site.write(ours, login("192.0.2.11"))
+    site.run()
+    assert site.open_addresses() == {"192.0.2.10"}

@@ -44,10 +44,13 @@ def findings(log: Log, config: Config, root: str) -> Iterator[Finding]:
     clock = Clock(now, log.zone)
     folder = config.formats_directory
     formats = usable(folder)
-    names = formats if AUTO in log.formats else [name for name in log.formats if name in formats]
+    if AUTO in log.formats:
+        names = [name for name in formats if load(name, folder).auto]
+    else:
+        names = [name for name in log.formats if name in formats]
     if not names:
         return  # what is wrong with them was said
-    recogniser = Recogniser(names, clock, folder)
+    recogniser = Recogniser(names, clock, folder, programs=log.programs)
     others = [other.path for other in config.logs]
     reading = Reading(log.path, None, now - config.rules.longest, 0, clock, others, counting=True)
     try:
@@ -131,7 +134,7 @@ def _formats(log: Log, seen: _Seen, recogniser: Recogniser, folder: str) -> Iter
     remedy = "does the POP server log logins, and here? See sapd match --explain"
     yield Finding(errors.LOG_UNREADABLE, f"{reason}; {remedy}")
     names = [format.name for format in recogniser.formats]
-    again = Recogniser(names, recogniser.clock, folder)  # its counts are of no matter
+    again = Recogniser(names, recogniser.clock, folder, programs=log.programs)  # counts apart
     for line, lacks in _near_misses(seen.latest, again):
         yield Note(f"{log.path}: nearest to one comes, but {lacks}: {line}")
 
