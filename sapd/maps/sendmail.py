@@ -16,7 +16,7 @@ import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sapd import addresses, child, errors, files
 from sapd.maps import LIMITS, Map, live
@@ -31,14 +31,16 @@ if TYPE_CHECKING:
 MAKEMAP_LIMIT = 600.0
 """Seconds that makemap may take (a million entries: about ten)."""
 
-TAGS = dict(zip(LIMITS, ("ClientRate", "ClientConn", "GreetPause"), strict=True))
-"""{a limit's setting: the tag of sendmail's entries for it}"""
-
 _LARGE = 1024 * 1024  # bytes of text
 
 
 class Sendmail(Map):
-    """A hash database that sendmail reads."""
+    """A hash database that sendmail reads.
+
+    `tags` has the tag of sendmail's entries for each limit, by its setting.
+    """
+
+    tags: ClassVar = dict(zip(LIMITS, ("ClientRate", "ClientConn", "GreetPause"), strict=True))
 
     def __init__(
         self,
@@ -54,7 +56,7 @@ class Sendmail(Map):
         """
         self.path = database
         self.makemap = makemap
-        self.limits = {TAGS[setting]: value for setting, value in (limits or {}).items()}
+        self.limits = {self.tags[setting]: value for setting, value in (limits or {}).items()}
         self.source_path = source
         self.belongs_to = None if source is not None else os.path.dirname(database)
         self._tag = tag
@@ -97,6 +99,10 @@ class Sendmail(Map):
         found = self.files()
         del found["access.makemap"]
         return list(dict.fromkeys([*found.values(), self.path.removesuffix(".db")]))
+
+    def trial(self, database: str) -> Sendmail:
+        """A map of the same source at another path, to see whether it can be built."""
+        return Sendmail(database, self.source_path, self.makemap, self._tag)
 
     @cached_property
     def source(self) -> Source:
