@@ -9,52 +9,74 @@ ARROWS = {
     "__init__": set(),
     "__main__": {"cli", "config", "defaults", "idle", "messages", "run"},
     "cli": {
-        "check", "check.finding", "config", "defaults", "errors", "explain", "files", "formats",
-        "maillog", "messages", "recogniser", "relay", "repeat", "run", "timestamps", "who",
+        "addresses", "check", "check.finding", "config", "decision", "defaults", "errors",
+        "explain", "files", "formats", "maillog", "maps", "messages", "recogniser", "relay",
+        "repeat", "report", "run", "timestamps", "toml_table", "who",
     },
-    "repeat": {"config", "errors", "files", "formats", "idle", "messages", "run"},
-    "who": {"access", "audit", "config", "state", "timestamps"},
-    "messages": {"errors", "files", "run"},
-    "audit": {"cut", "files", "maillog", "timestamps"},
+    "repeat": {
+        "config", "errors", "files", "formats", "idle", "messages", "report", "run", "state",
+    },
+    "who": {"audit", "config", "decision", "maps", "state", "timestamps"},
+    "messages": {"errors", "files", "report"},
     "run": {
-        "access", "audit", "config", "cut", "errors", "files", "idle", "maillog", "recogniser",
-        "relay", "scan", "state", "timestamps",
+        "audit", "config", "cut", "decision", "errors", "files", "idle", "intake", "maillog",
+        "maps", "maps.live", "report", "state", "timestamps",
+    },
+    "intake": {"config", "errors", "maillog", "recogniser", "relay", "scan", "timestamps"},
+    "audit": {"config", "cut", "errors", "files", "report", "timestamps"},
+    "report": {"decision", "errors", "relay", "timestamps"},
+    "decision": {"relay", "timestamps"},
+    "relay": {"addresses", "timestamps"},
+    "state": {
+        "addresses", "cut", "decision", "errors", "files", "idle", "maillog", "maps", "maps.live",
+        "recogniser", "relay", "timestamps",
+    },
+    "maps": {"maps.live"},
+    "maps.access": {"addresses", "decision", "errors"},
+    "maps.live": {"errors", "files", "idle"},
+    "maps.sendmail": {
+        "addresses", "check.sendmail", "child", "errors", "files", "maps", "maps.access",
+        "maps.live",
     },
     "scan": {"formats", "recogniser", "timestamps"},
-    "idle": {"defaults"},
-    "defaults": set(),
+    "recogniser": {"addresses", "formats", "timestamps"},
+    "formats": {"addresses", "errors", "timestamps"},
+    "explain": {"formats", "recogniser"},
+    "cut": {"errors", "files", "maillog"},
+    "maillog": {"errors", "timestamps"},
+    "config": {
+        "addresses", "defaults", "errors", "formats", "idle", "maps", "relay", "timestamps",
+        "toml_table",
+    },
+    "toml_table": {"addresses", "errors"},
     "check": {
-        "access", "check.finding", "check.limits", "check.logs", "check.maps",
-        "check.schedules", "config", "errors", "formats", "state",
+        "check.finding", "check.logs", "check.schedules", "config", "errors", "formats", "idle",
+        "maps", "maps.live", "state",
     },
     "check.logs": {
         "check.finding", "check.rotation", "check.syslogs", "config", "errors", "explain", "files",
         "formats", "maillog", "recogniser", "timestamps",
     },
-    "check.maps": {"access", "check.finding", "check.readable", "config", "errors", "files"},
-    "check.limits": {"check.finding", "check.look", "config", "errors"},
+    "check.sendmail": {
+        "check.finding", "check.look", "check.readable", "errors", "files", "maps.live",
+    },
     "check.schedules": {"check.look", "defaults"},
     "check.rotation": {"check.look"},
     "check.syslogs": {"check.look"},
     "check.readable": {"check.look"},
     "check.look": set(),
     "check.finding": {"errors"},
-    "explain": {"formats", "recogniser"},
-    "config": {"defaults", "errors", "formats", "idle", "relay", "timestamps"},
-    "state": {
-        "access", "errors", "files", "formats", "maillog", "recogniser", "relay", "timestamps",
-    },
-    "access": {"child", "errors", "files", "idle", "relay"},
-    "child": set(),
-    "cut": {"files", "maillog"},
-    "maillog": {"errors", "timestamps"},
-    "recogniser": {"formats", "timestamps"},
-    "formats": {"errors", "timestamps"},
     "files": {"errors"},
-    "relay": set(),
+    "idle": {"defaults"},
+    "addresses": set(),
+    "child": set(),
+    "defaults": set(),
     "timestamps": set(),
     "errors": set(),
 }  # fmt: skip
+
+PURE = {"addresses", "relay", "decision", "recogniser", "timestamps", "report"}
+"""What these say depends on their arguments alone."""
 
 
 def module_name(package: str, name: str) -> str:
@@ -71,15 +93,25 @@ def modules() -> dict[str, Path]:
     }
 
 
+class _WithoutTypes(ast.NodeTransformer):
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            return None
+        return self.generic_visit(node)
+
+
 def imports(module: Path) -> tuple[set[str], set[str]]:
-    """The modules of sapd, and the other top-level packages, that a module imports anywhere."""
+    """The modules of sapd, and the other top-level packages, that a module imports anywhere.
+
+    What is imported for its types alone is no arrow.
+    """
     own: set[str] = set()
     other: set[str] = set()
-    for node in ast.walk(ast.parse(module.read_text())):
+    for node in ast.walk(_WithoutTypes().visit(ast.parse(module.read_text()))):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0
             name = node.module or ""
-            if name in ("sapd", "sapd.check"):
+            if name in ("sapd", "sapd.check", "sapd.maps"):
                 own |= {module_name(name, alias.name) for alias in node.names}
             elif name.startswith("sapd."):
                 own.add(name.removeprefix("sapd."))
@@ -101,6 +133,13 @@ def test_the_picture_has_no_circle() -> None:
         ends = {name for name, arrows in left.items() if not arrows}
         assert ends, f"a circle among {sorted(left)}"
         left = {name: arrows - ends for name, arrows in left.items() if name not in ends}
+
+
+def test_pure_modules_ask_no_clock_and_no_system() -> None:
+    packages = {name: imports(path)[1] for name, path in modules().items() if name in PURE}
+    assert packages.keys() == PURE
+    impure = {"os", "time", "io", "sys", "socket", "subprocess", "pathlib", "shutil", "random"}
+    assert {name: found & impure for name, found in packages.items() if found & impure} == {}
 
 
 def test_who_may_import_what_is_not_the_standard_library() -> None:

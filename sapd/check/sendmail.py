@@ -6,13 +6,16 @@ import os
 import re
 from collections.abc import Iterator
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from sapd import errors, files
 from sapd.check.finding import Finding, Note, problem
 from sapd.check.look import Look
 from sapd.check.readable import why_unreadable, writable_folders
 from sapd.maps.live import Published, is_untouched
-from sapd.maps.sendmail import TAGS, Sendmail
+
+if TYPE_CHECKING:
+    from sapd.maps.sendmail import Sendmail
 
 _HASH_MAGIC = 0x061561  # Berkeley DB, db_page.h: DB_HASHMAGIC, the fourth word of the first page
 _FEATURES = {  # of sendmail's, that look a limit up
@@ -45,7 +48,7 @@ def _building(server: Sendmail, scratch: str) -> Iterator[Finding]:
         return
     try:
         with TemporaryDirectory(dir=scratch) as folder:
-            trial = Sendmail(os.path.join(folder, "check.db"), server.source_path, server.makemap)
+            trial = server.trial(os.path.join(folder, "check.db"))
             with trial.built(b""):
                 pass
         count = trial.source.count
@@ -85,7 +88,7 @@ def _live_map(server: Sendmail, published: Published | None, cf: str) -> Finding
 def _limits(server: Sendmail, cf: str) -> Iterator[Finding]:
     """Whether the rules in sendmail.cf look each limit up, and in the map that sapd writes."""
     text = Look().text(cf)
-    for setting, tag in TAGS.items():
+    for setting, tag in server.tags.items():
         if tag not in server.limits:
             continue
         if text == "":

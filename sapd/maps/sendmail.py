@@ -16,7 +16,7 @@ import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sapd import addresses, child, defaults, errors, files
 from sapd.maps import LIMITS, Map, live
@@ -31,16 +31,18 @@ if TYPE_CHECKING:
 MAKEMAP_LIMIT = 60.0
 """Seconds that makemap may take, and more for a large source (a million entries: about ten)."""
 
-TAGS = dict(zip(LIMITS, ("ClientRate", "ClientConn", "GreetPause"), strict=True))
-"""{a limit's setting: the tag of sendmail's entries for it}"""
-
 _LARGE = 1024 * 1024  # bytes of text
 _SLOW = 500_000  # bytes of text a second, at least
 _GROUP = "smmsp"  # of sendmail's programs, where they are not root's
 
 
 class Sendmail(Map):
-    """A hash database that sendmail reads."""
+    """A hash database that sendmail reads.
+
+    `tags` has the tag of sendmail's entries for each limit, by its setting.
+    """
+
+    tags: ClassVar = dict(zip(LIMITS, ("ClientRate", "ClientConn", "GreetPause"), strict=True))
 
     def __init__(
         self,
@@ -56,7 +58,7 @@ class Sendmail(Map):
         """
         self.path = database
         self.makemap = makemap
-        self.limits = {TAGS[setting]: value for setting, value in (limits or {}).items()}
+        self.limits = {self.tags[setting]: value for setting, value in (limits or {}).items()}
         self.source_path = source
         self.belongs_to = None if source is not None else os.path.dirname(database)
         self._tag = tag
@@ -100,6 +102,10 @@ class Sendmail(Map):
         found = self.files()
         del found["access.makemap"]
         return list(dict.fromkeys([*found.values(), self.path.removesuffix(".db")]))
+
+    def trial(self, database: str) -> Sendmail:
+        """A map of the same source at another path, to see whether it can be built."""
+        return Sendmail(database, self.source_path, self.makemap, self._tag)
 
     @cached_property
     def source(self) -> Source:
@@ -256,7 +262,9 @@ class Sendmail(Map):
         """See `Map`."""
         if self.source_path is None:
             return None
-        limits = {setting: self.limits[tag] for setting, tag in TAGS.items() if tag in self.limits}
+        limits = {
+            setting: self.limits[tag] for setting, tag in self.tags.items() if tag in self.limits
+        }
         other = Sendmail(self.path, None, self.makemap, self._tag, limits)
         other.belongs_to = None
         own = set(other.wanted(dict.fromkeys(lets_in, 0.0)).lower().splitlines())
