@@ -83,6 +83,11 @@ def load(path: str) -> Config:
     """Read and check the file; raises `Mistake` (78, or 77 if it may not be read)."""
     snapshot = Snapshot([path])
     try:
+        os.path.abspath(path)
+    except OSError:
+        reason = "can't be found from here: the current folder is gone; cd to another one"
+        raise Mistake([errors.SapdError(errors.BAD_CONFIG, path, reason)], Readable()) from None
+    try:
         files.refuse_untrusted(path)
         read = _read(path)
     except errors.SapdError as problem:

@@ -9,6 +9,7 @@ from sapd import errors
 from sapd.addresses import Network, parse_network
 
 _LONGEST = 366 * 86400  # seconds
+_MOST = 1_000_000_000
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -92,8 +93,8 @@ class Table:
     def count(self, key: str, least: int = 1) -> int | None:
         """A whole number; None if the setting is not there."""
         value: int | None = self._get(key, int, "a whole number")
-        if value is not None and value < least:
-            self.refuse(key, f"is {value}; it must be at least {least}")
+        if value is not None and not least <= value <= _MOST:
+            self.refuse(key, f"must be a whole number from {least} to {_MOST}")
         return value
 
     def flag(self, key: str) -> bool:
