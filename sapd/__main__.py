@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 from sapd import defaults
 from sapd.idle import nothing_happened
@@ -20,6 +21,8 @@ def main() -> NoReturn:
         sys.exit(0)
     from sapd import messages
 
+    if os.environ.pop("TZ", None) is not None:
+        time.tzset()  # logs are stamped in the zone of /etc/localtime, wherever the caller lives
     messages.open_standard_streams()
     os.umask(0o022)  # every file has the mode that it is made with, whatever the caller's
     if settings is None:

@@ -251,11 +251,14 @@ class Reading:
             return self._past_last_year(file)
         old, months = 0, _Months(self._edge)
         size = os.fstat(file.fileno()).st_size
+        later = size
         for offset, line in _line_starts_backwards(file, size):
             stamp = self._clock.of_line(line)
             if stamp is None:
                 continue
-            old = old + 1 if stamp < self._edge else 0
+            if stamp >= self._edge and yearless(line) and months.all_passed:
+                return _cursor_at(file, later), False  # this line is a year old
+            old, later = old + 1 if stamp < self._edge else 0, offset
             months.note(stamp, yearless(line))
             if old >= 3 and (size - offset >= _LEAST or months.all_passed):
                 return _cursor_at(file, offset), False
@@ -351,8 +354,8 @@ class _Months:
 
     @property
     def all_passed(self) -> bool:
-        """Two different months at least, one of the first half year and one of the second."""
-        return any(1 <= month < 6 for month in self._seen) and max(self._seen) >= 6
+        """At least one of them is half a year ago, and two months lie between two of them."""
+        return max(self._seen, default=0) >= 6 and max(self._seen) - min(self._seen) >= 2
 
 
 def looked_at(path: str) -> list[str]:
@@ -386,10 +389,6 @@ class _Neighbour(NamedTuple):
     path: str
     changed: int
     age: int
-
-    def is_older_than(self, other: "_Neighbour") -> bool:
-        """Whether both agree: late writers change the mtime, and administrators the name."""
-        return self.changed <= other.changed and self.age >= other.age
 
 
 class _Neighbours:
@@ -484,8 +483,8 @@ def _after_rotation(was: Position | None, rotated: "_Neighbours") -> list[_Segme
             holder, start = place, cursor
         elif late is not None and _holds(file, late):
             start = late
-        elif holder is None or not place.is_older_than(holder):
-            start = START
+        elif holder is None or place.changed > holder.changed:
+            start = START  # newer by its name, or by a late writer
         else:
             continue
         segments.append(_Segment(file, start))

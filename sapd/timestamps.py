@@ -69,8 +69,8 @@ def _leading() -> re.Pattern[bytes]:
 class Clock:
     """Reads the stamps of one log, as of one moment.
 
-    `now` is UTC epoch seconds; `zone` is the log's zone for stamps that name none, None for the
-    system's.
+    `now` is UTC epoch seconds; `zone` is the log's zone for stamps that name none. None is that of
+    the process, which is the system's: `__main__` drops the caller's TZ.
     """
 
     def __init__(self, now: float, zone: tzinfo | None = None) -> None:

@@ -12,7 +12,7 @@ from random import Random
 
 import pytest
 
-from sapd import errors
+from sapd import errors, maillog
 from sapd.maillog import LATE, Position, Reading
 from sapd.timestamps import Clock, rfc3339
 
@@ -603,3 +603,96 @@ def test_it_is_known_where_a_file_begins(log: Path) -> None:
     again = Reading(str(log), reading.position, NOW, NOW, Clock(NOW))
     append(log, 10_001)
     assert [again.at_head for _ in again.blocks()] == [False]
+
+
+YEAR = 365 + 10 / 1440  # days: the stamp is that of ten minutes ago
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    "behind",
+    [
+        [200, 2],
+        [190, 100, 2],
+        [300, 200, 100, 2],
+        [330, 182.7, 90, 45, 30, 1, 0.5],
+        [182.7, 2],
+    ],
+)
+@pytest.mark.parametrize("before", [[], [380, 370], [600, 500, 400, 366]])
+def test_a_line_of_a_year_ago_is_not_read_as_todays(
+    log: Path, before: list[float], behind: list[float], packed: bool
+) -> None:
+    now = time.mktime((2026, 11, 22, 12, 0, 0, 0, 0, -1))
+    days = [*before, YEAR, *behind, 0.001]
+    text = b"".join(yearless(now, age, number) for number, age in enumerate(days))
+    if packed:
+        Path(f"{log}.1.gz").write_bytes(gzip.compress(text))
+        os.utime(f"{log}.1.gz", (now, now))
+    else:
+        log.write_bytes(text)
+    reading = Reading(str(log), None, now - WINDOW, now - WINDOW, Clock(now))
+    read = b"".join(reading.blocks())
+    assert b"line %d\n" % (len(days) - 1) in read
+    assert b"line %d\n" % len(before) not in read
+
+
+@pytest.mark.parametrize(
+    "ages",
+    [
+        [0.005, 2, 0.001],  # a relay's lines come late
+        [0.005, 60, 30, 0.001],
+        [0.005, 325, 325, 325, 324.99, 0.001],  # dead clocks
+        [0.005, 190, 189, 0.003, 325, 324, 323, 0.001],
+        [0.1, 0.07, 325, 324.9, 0.005, 325, 0.001],
+        [0.005, 300.08, 300.05, 300.08, 300.05, 0.001],
+        [0.2, 0.1, 0.05, 0.005, 0.001],
+    ],
+)
+def test_clocks_that_were_wrong_hide_no_login(log: Path, ages: list[float]) -> None:
+    now = time.mktime((2026, 11, 22, 12, 0, 0, 0, 0, -1))
+    log.write_bytes(b"".join(yearless(now, age, number) for number, age in enumerate(ages)))
+    reading = Reading(str(log), None, now - WINDOW, now - WINDOW, Clock(now))
+    read = b"".join(reading.blocks())
+    for number, age in enumerate(ages):
+        if age < 0.01:
+            assert b"line %d\n" % number in read
+
+
+@pytest.mark.parametrize("old", [1, 2, 3, 10])
+def test_three_old_stamps_in_a_row_end_the_walk(
+    log: Path, old: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fewer are late lines."""
+    monkeypatch.setattr(maillog, "_LEAST", 0)
+    late = [line(number, 10 * WINDOW + LATE) for number in range(old)]
+    log.write_bytes(b"".join([line(77_777), *late, line(999), *late[:2], line(999)]))
+    reading = Reading(str(log), None, NOW - WINDOW, NOW - WINDOW, Clock(NOW))
+    assert (b"line 077777 " in b"".join(reading.blocks())) == (old < 3)
+
+
+@pytest.mark.parametrize("ages", [[1e6], [1e6, 60], [60, 1e6], [1e6, 1e6, 60], [60, 1e6, 1e6]])
+def test_older_files_count_unless_two_of_the_first_stamps_are_old(
+    log: Path, ages: list[float]
+) -> None:
+    append(Path(f"{log}.1"), 77_777)
+    log.write_bytes(b"x\n" + b"".join(line(number, age) for number, age in enumerate(ages)))
+    reading = Reading(str(log), None, NOW - WINDOW, NOW - WINDOW, Clock(NOW))
+    read = b"".join(reading.blocks())
+    assert (b"line 077777 " in read) == (ages.count(1e6) < 2)
+
+
+def test_an_older_file_is_one_whose_name_and_time_say_so(log: Path, follower: Follower) -> None:
+    """Of two rotated files that hold the place or not, only what may be newer is read."""
+    append(log, *numbers(1, 20))
+    follower.look()
+    os.utime(log, (NOW - 50, NOW - 50))
+    log.rename(f"{log}.2")
+    append(Path(f"{log}.3"), 31)
+    os.utime(f"{log}.3", (NOW - 60, NOW - 60))  # older by both
+    append(Path(f"{log}.4"), 41)
+    os.utime(f"{log}.4", (NOW - 40, NOW - 40))  # a late writer: newer by time
+    append(Path(f"{log}.1"), 51)
+    os.utime(f"{log}.1", (NOW - 70, NOW - 70))  # set back by hand: newer by name
+    append(log, 61)
+    assert follower.look() == [41, 51, 61]

@@ -18,6 +18,7 @@ from sapd.cut import MARKER
 from sapd.maillog import Reading
 from tests.folders import snapshot
 from tests.servers.filesystems import fill, mounted, remount
+from tests.servers.mounts import another_zone
 from tests.servers.unprivileged import (
     NOBODY,
     PREFIX,
@@ -247,12 +248,11 @@ def test_a_line_that_was_read_opens_nothing_when_it_looks_fresh_again(site: Site
 
 
 def test_new_year(site: Site) -> None:
-    env = {"TZ": "Europe/Berlin"}
     text = 'popper[1]: (v4.0.5) POP login by user "bob" at (h) 192.0.2.10\n'
     site.write("Dec 31 23:50:00 mx1 " + text, "Jan  1 00:20:00 mx1 " + text.replace("10", "11"))
     rotated = site.log.with_name("qpopper.1")  # its time of change is today's, not that day's
     rotated.write_text("Dec 31 23:40:00 mx1 " + text.replace("10", "12"))
-    done = site.sapd("run", "-v", "--at", "2027-01-01 00:05", env=env)
+    done = site.sapd("run", "-v", "--at", "2027-01-01 00:05", prefix=another_zone("Europe/Berlin"))
     assert done.returncode == 0
     assert "open 192.0.2.10 bob until 2026-12-31T23:20:00Z" in done.stdout
     assert site.relaying() == {OWN, "192.0.2.10", "192.0.2.12"}

@@ -3,12 +3,17 @@
 import os
 import time
 from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sapd.timestamps import Clock, moment, rfc3339, stamp_like, yearless, zone
+from tests.servers.mounts import another_zone
+from tests.site import Site, login
 
 NOW = moment("2026-11-22T12:00:00Z", None)
 
@@ -179,3 +184,23 @@ def test_a_stamp_like_another() -> None:
     )
     like = stamp_like(b"2026-11-22T10:41:05Z mx1 x", NOW, zone("Europe/Berlin"))
     assert Clock(NOW).epoch(like) == NOW
+
+
+@pytest.mark.parametrize("caller", ["<-03>3", "<+05>-5", "Asia/Tokyo", ":/etc/passwd", ""])
+@pytest.mark.parametrize("of", ["Etc/UTC", "Europe/Berlin"])
+def test_the_systems_zone_is_not_the_callers(tmp_path: Path, of: str, caller: str) -> None:
+    site, now = Site(tmp_path), int(time.time())
+    addresses = {f"192.0.2.{hours + 20}": hours for hours in range(-12, 13)}
+    for address, hours in addresses.items():
+        wall = datetime.fromtimestamp(now - 60 - hours * 3600, ZoneInfo(of))
+        site.write(f"{wall:%b %e %H:%M:%S} " + login(address).partition(" ")[2])
+    for command in ("run", "close 203.0.113.1", "run"):  # a first run, and another
+        done = site.sapd(*command.split(), env={"TZ": caller}, prefix=another_zone(of))
+        assert done.returncode == 0
+        assert site.open_addresses() == {"192.0.2.20"}
+    at = datetime.fromtimestamp(now, ZoneInfo(of))
+    done = site.sapd(
+        "run", "-v", "--at", f"{at:%F %T}", env={"TZ": caller}, prefix=another_zone(of)
+    )
+    assert done.returncode == 0
+    assert site.open_addresses() == {"192.0.2.20"}

@@ -37,3 +37,9 @@ def another_boot(identity: Path) -> tuple[str, ...]:
     identity.write_text(f"{uuid.uuid4()}\n")
     script = f'mount --bind "$1" {_BOOT_ID} && shift && exec "$@"'
     return ("unshare", "--mount", "sh", "-euc", script, "sh", str(identity))
+
+
+def another_zone(name: str) -> tuple[str, ...]:
+    """The prefix of a command that is to find this zone in /etc/localtime."""
+    bind = f'mount --bind "/usr/share/zoneinfo/{name}" "$(readlink -f /etc/localtime)"'
+    return ("unshare", "--mount", "sh", "-euc", f'{bind} && exec "$@"', "sh")
