@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
+from math import inf
 from typing import NamedTuple
 
 from sapd import errors, scan
@@ -20,7 +21,8 @@ class Batch(NamedTuple):
     `logins` is {(address, account): the latest login}, `logouts` are (address, account, time).
     `ahead` counts logins that open nothing because they are stamped too far ahead of now.
     `position` is None where the log could not be read to its end: then `problem` says why, and
-    what was read before is here all the same. `counts` is for people.
+    what was read before is here all the same. `counts` is for people. `unfinished` is reading that
+    ran out of time, `given_up` a rotated file that it never came to the end of.
     """
 
     log: Log
@@ -31,6 +33,8 @@ class Batch(NamedTuple):
     context: Context
     counts: str
     problem: errors.SapdError | None = None
+    unfinished: bool = False
+    given_up: str = ""
 
 
 def read(
@@ -40,9 +44,11 @@ def read(
     context: Context | None,
     now: float,
     modified_since: float,
+    deadline: float = inf,
 ) -> Batch:
     """Read the lines of a log that are new since `position`; None means a first run.
 
+    After `deadline` (seconds of `time.monotonic`) the rest is left to the next pass.
     `context` is what earlier lines said about these. A file that was last changed before
     `modified_since` (UTC epoch seconds) holds nothing of interest.
     """
@@ -58,6 +64,7 @@ def read(
         recogniser.clock,
         [other.path for other in config.logs],
         counting=log.keep_lines is not None,
+        deadline=deadline,
     )
     tally = _Tally(now + AHEAD)
     problem = None
@@ -81,6 +88,8 @@ def read(
         context=context,
         counts=_counts(log, reading, recogniser, tally),
         problem=problem,
+        unfinished=reading.unfinished,
+        given_up=reading.given_up,
     )
 
 

@@ -16,9 +16,11 @@ import io
 import os
 import re
 import stat
+import time
 import zlib
 from collections.abc import Collection, Generator, Iterator
 from contextlib import ExitStack, suppress
+from math import inf
 from typing import IO, NamedTuple
 
 from sapd import errors
@@ -32,7 +34,13 @@ LATE = 3900
 """Seconds before the window's edge where a first run begins: an hour, which daylight saving may
 repeat or a relay may be late, and five minutes."""
 
+BUDGET = 20.0
+"""Seconds that reading may take in one pass; a gigabyte of plain log fits."""
+
 _COMPRESSED = (".gz", ".bz2", ".xz")
+_MOST_STALLS = 3  # passes that get no further with a compressed file
+_MOST_OPEN = 100  # rotated files
+_MOST_NOTED = 8  # rotated files whose changes show at once
 _ROTATED = re.compile(r"[.-](\d[\dT:_.-]*|old)(\.(gz|bz2|xz))?")
 _LEAST = 16 * 1024 * 1024  # bytes that a first run reads, however old they look
 _FINE = 1024 * 1024  # bytes at the end where every line's stamp is looked at ...
@@ -62,53 +70,116 @@ START = Cursor(0, b"")
 class Position(NamedTuple):
     """How far a log was read.
 
-    `here` is in the log itself. `rotated` is the end of what was read in the file that was rotated
-    away last; None if there is none, or nothing more can be written to it. `lines` is the number of
-    lines before `here`, None if unknown.
+    `here` is in the log itself, or where reading ran out of time in a rotated file. `rotated` is
+    the end of what was read in the file that was rotated away last; None if there is none, or
+    nothing more can be written to it. `lines` is the number of lines before `here`, None if
+    unknown. `stalls` counts the passes in a row that ran out of time without getting any further.
     """
 
     here: Cursor = START
     rotated: Cursor | None = None
     lines: int | None = None
+    stalls: int = 0
 
 
 class _Rotating(Exception):  # noqa: N818 -- not an error: look again
     """A neighbour was renamed between listing and opening it."""
 
 
-class _Unpacked:
-    """A compressed file; it ends where it is damaged, or still being written."""
+class _OutOfTime(Exception):  # noqa: N818 -- not an error: the next pass goes on
+    """Reading takes too long for one pass."""
 
-    def __init__(self, path: str, opened: ExitStack) -> None:
+
+class _Unpacked:
+    """A compressed file; it ends where it is damaged, or still being written.
+
+    After `deadline` (monotonic seconds) reading raises `_OutOfTime`.
+    """
+
+    def __init__(self, path: str, packed: io.FileIO, deadline: float, opened: ExitStack) -> None:
+        self._deadline = deadline
         self._broken: tuple[type[Exception], ...] = (EOFError, OSError, zlib.error)
         file: io.BufferedIOBase
         if path.endswith(".gz"):
             from gzip import GzipFile
 
-            file = GzipFile(path)
+            file = GzipFile(fileobj=packed)
         elif path.endswith(".bz2"):
             from bz2 import BZ2File
 
-            file = BZ2File(path)
+            file = BZ2File(packed)
         else:
             from lzma import LZMAError, LZMAFile
 
-            file = LZMAFile(path)  # noqa: SIM115 -- `opened` closes it
+            file = LZMAFile(packed)  # noqa: SIM115 -- `opened` closes it
             self._broken += (LZMAError,)
         self._file = opened.enter_context(file)
 
     def seek(self, offset: int) -> None:
+        """Go to an offset, which takes as long as reading up to there does."""
         with suppress(*self._broken):
-            self._file.seek(offset)
+            if offset < self._file.tell():
+                self._file.seek(0)
+        while (left := offset - self._file.tell()) > 0 and self.read(min(left, BLOCK)):
+            continue
 
     def read(self, size: int) -> bytes:
+        if time.monotonic() > self._deadline:
+            raise _OutOfTime
         try:
             return self._file.read(size)
         except self._broken:
             return b""
 
 
-_File = io.FileIO | _Unpacked
+class _Plain:
+    """A rotated file that is not compressed, closed when many others were used since."""
+
+    def __init__(self, path: str, opened: "_Opened") -> None:
+        self._path = path
+        self._opened = opened
+        self._about = os.fstat(opened.file(path).fileno())
+
+    def _file(self) -> io.FileIO:
+        file = self._opened.file(self._path)
+        if not os.path.samestat(os.fstat(file.fileno()), self._about):
+            raise _Rotating
+        return file
+
+    def fileno(self) -> int:
+        return self._file().fileno()
+
+    def seek(self, offset: int) -> None:
+        self._file().seek(offset)
+
+    def read(self, size: int) -> bytes:
+        return self._file().read(size)
+
+
+class _Opened:
+    """Open files by their paths, the latest used; a log may have more neighbours than a process."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._files: dict[str, io.FileIO] = {}
+        stack.callback(self._close)
+
+    def file(self, path: str) -> io.FileIO:
+        """Raises FileNotFoundError, and OSError if it is not a regular file."""
+        file = self._files.pop(path, None)
+        if file is None:
+            file = io.FileIO(_open_regular(path))
+        self._files[path] = file
+        if len(self._files) > _MOST_OPEN:
+            self._files.pop(next(iter(self._files))).close()
+        return file
+
+    def _close(self) -> None:
+        for file in self._files.values():
+            file.close()
+
+
+_PlainFile = io.FileIO | _Plain
+_File = _PlainFile | _Unpacked
 
 
 class _Segment(NamedTuple):
@@ -128,6 +199,10 @@ class Reading:
     log. `bytes_read` is counted; `lines_read` and the position's lines only with `counting`, which
     takes as long as all the rest.
 
+    After `deadline` (seconds of `time.monotonic`) it ends where it is, `unfinished`, and the next
+    one goes on from there. A compressed file has to be unpacked from its beginning each time: one
+    that several passes got no further with is `given_up`, and left out.
+
     Known with the first block: `anew` says that reading begins at the edge, so lines before it may
     never have been read; `lead` is then what stands before it, whole lines in the same file or at
     the end of the one rotated before. Known with each block: `at_head` says that it is the
@@ -144,8 +219,12 @@ class Reading:
         others: Collection[str] = (),
         *,
         counting: bool = False,
+        deadline: float = inf,
     ) -> None:
         """Open nothing yet; a `position` of None means a first run."""
+        self._deadline = deadline
+        self.unfinished = False
+        self.given_up = ""
         self.path = path
         self._others = {os.path.realpath(other) for other in others}
         self.position = position
@@ -176,12 +255,26 @@ class Reading:
                         here, lines = cursor, count
                     elif cursor.offset:  # an empty file's end would be found in every file
                         late = cursor
+                    if self.unfinished and not segment.current:
+                        self.position = self._stopped_at(cursor)
+                        return
+            except _OutOfTime:
+                self.unfinished = True
+                self.position = self._stopped_at(None)
+                return
             except OSError as error:
                 reason = f"can't be read: {error.strerror or error}"
                 raise errors.SapdError(errors.LOG_UNREADABLE, self.path, reason) from None
         if here.proves and self._late_are_read:
             late = None  # it would have to be unpacked each time
         self.position = Position(here, late, lines)
+
+    def _stopped_at(self, cursor: Cursor | None) -> Position:
+        """The position where reading ran out of time in a rotated file, or before it began."""
+        was = self.position or Position()
+        if cursor is None or not cursor.proves or cursor == was.here:
+            return was._replace(stalls=was.stalls + 1)
+        return Position(cursor)
 
     def _plan(self, opened: ExitStack) -> list[_Segment]:
         for _ in range(5):
@@ -192,7 +285,11 @@ class Reading:
         raise OSError(errno.EBUSY, "its rotated files keep changing names")
 
     def _segments(self, log: io.FileIO | None, opened: ExitStack) -> list[_Segment]:
-        rotated = _Neighbours(self.path, self._modified_since, self._others, opened)
+        stalled = self.position is not None and self.position.stalls >= _MOST_STALLS
+        rotated = _Neighbours(
+            self.path, self._modified_since, self._others, opened, self._deadline, stalled
+        )
+        self.given_up = rotated.newest_compressed if stalled else ""
         self._late_are_read = rotated.newest_is_compressed
         was = self.position
         if log is None:
@@ -200,7 +297,7 @@ class Reading:
             if not segments:
                 raise FileNotFoundError(errno.ENOENT, "no such file; does the POP server log here?")
             return segments
-        if was is None:
+        if was is None or was == Position(stalls=was.stalls):
             return self._from_edge(log, rotated)
         if was.here.proves and _holds(log, was.here):
             return [*_late(was, rotated), _Segment(log, was.here, was.lines, current=True)]
@@ -300,6 +397,14 @@ class Reading:
         while data := file.read(BLOCK):
             if not _still_holds(file, Cursor(position, tail)):
                 break  # truncated and regrown meanwhile: the next run finds out how
+            if time.monotonic() > self._deadline:
+                self.unfinished = True
+                break
+            if not data.strip(b"\0") and (after := _behind_hole(file, position)) > position:
+                tail = (tail + bytes(min(ANCHOR, after - position)))[-ANCHOR:]
+                rest = rest and rest + b"\0"  # so that both halves of a line stay apart
+                position = after
+                continue
             self.bytes_read += len(data)
             position += len(data)
             end = data.rfind(b"\n") + 1
@@ -322,7 +427,7 @@ class Reading:
                 block, skipping = block[block.find(b"\n") + 1 :], False
             yield block
             self.at_head = False
-        if rest and not segment.current and not skipping:
+        if rest and not segment.current and not skipping and not self.unfinished:
             yield rest
         return Cursor(consumed, anchor), lines
 
@@ -359,9 +464,14 @@ class _Months:
 
 
 def looked_at(path: str) -> list[str]:
-    """Every path that reading this log depends on: its own, its folders', its neighbours'."""
+    """Every path that reading this log depends on: its own, its folders', its neighbours'.
+
+    Of the neighbours the newest, by name: to older ones nothing that matters is written any more,
+    and a new one changes its folder.
+    """
     folders = map(os.path.dirname, _names(path))
-    return [path, *folders, *(entry.path for entry, _ in _rotated(path))]
+    rotated = sorted(_rotated(path), key=lambda found: _age(found[1]))[:_MOST_NOTED]
+    return [path, *folders, *(entry.path for entry, _ in rotated)]
 
 
 def _names(path: str) -> set[str]:
@@ -395,9 +505,18 @@ class _Neighbours:
     """The rotated files of a log (`LOG.1`, `LOG-20261122.gz` …), opened when asked for."""
 
     def __init__(
-        self, path: str, modified_since: float, others: Collection[str], opened: ExitStack
+        self,
+        path: str,
+        modified_since: float,
+        others: Collection[str],
+        opened: ExitStack,
+        deadline: float,
+        stalled: bool,
     ) -> None:
-        self._opened = opened
+        """With `stalled` compressed files are left out."""
+        self._stack = opened
+        self._opened = _Opened(opened)
+        self._deadline = deadline
         rotated = _rotated(path)
         paths = {entry.path for entry, _ in rotated}
         found: list[_Neighbour] = []
@@ -411,8 +530,12 @@ class _Neighbours:
                 raise _Rotating from None
             if stat.S_ISREG(about.st_mode):
                 found.append(_Neighbour(entry.path, about.st_mtime_ns, _age(suffix)))
-        self._every = sorted(found, key=lambda one: (one.age, -one.changed, one.path))
-        self._found = [one for one in self._every if one.changed >= modified_since * 1e9]
+        ordered = sorted(found, key=lambda one: (one.age, -one.changed, one.path))
+        compressed = [one.path for one in ordered if one.path.endswith(_COMPRESSED)]
+        self.newest_compressed = next(iter(compressed), "")
+        self._every = [one for one in ordered if not (stalled and one.path in compressed)]
+        matters = [one for one in self._every if one.changed >= modified_since * 1e9]
+        self._found = matters
         self._files: dict[str, _File | None] = {}
 
     def newest_first(self) -> Iterator[tuple[_Neighbour, _File]]:
@@ -433,18 +556,15 @@ class _Neighbours:
     def _open(self, path: str) -> _File | None:
         if path not in self._files:
             try:
-                self._files[path] = (
-                    _Unpacked(path, self._opened)
-                    if path.endswith(_COMPRESSED)
-                    else _open_log(path, self._opened)
-                )
+                if path.endswith(_COMPRESSED):
+                    packed = self._stack.enter_context(io.FileIO(_open_regular(path)))
+                    self._files[path] = _Unpacked(path, packed, self._deadline, self._stack)
+                else:
+                    self._files[path] = _Plain(path, self._opened)
             except FileNotFoundError:
                 raise _Rotating from None
             except OSError:
                 self._files[path] = None  # not ours to read: as good as not there
-            else:
-                if self._files[path] is None:
-                    raise _Rotating
         return self._files[path]
 
 
@@ -457,13 +577,53 @@ def _age(suffix: str) -> int:
 def _open_log(path: str, opened: ExitStack) -> io.FileIO | None:
     """Open a log for reading; None if there is none. Raises OSError if it is not a file."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        return opened.enter_context(io.FileIO(_open_regular(path)))
     except FileNotFoundError:
         return None
-    log = opened.enter_context(io.FileIO(fd))  # refuses folders
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        raise OSError(errno.EINVAL, "it is not a regular file")
-    return log
+
+
+def _open_regular(path: str) -> int:
+    """Open for reading, without waiting; raises OSError if it is not a regular file."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    about = os.fstat(fd)
+    if stat.S_ISREG(about.st_mode):
+        return fd
+    os.close(fd)
+    if stat.S_ISDIR(about.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    raise OSError(errno.EINVAL, "it is not a regular file")
+
+
+def _behind_hole(file: _File, offset: int) -> int:
+    """Where the next data begin, if the file has a hole at an offset; else the offset."""
+    if isinstance(file, _Unpacked):
+        return offset
+    try:
+        after = os.lseek(file.fileno(), offset, os.SEEK_DATA)
+    except (AttributeError, OSError) as error:  # not every system, or there are no more data
+        end = os.fstat(file.fileno()).st_size
+        after = end if getattr(error, "errno", 0) == errno.ENXIO else offset
+    file.seek(after)
+    return after
+
+
+def _before_hole(file: _PlainFile, stop: int) -> int:
+    """Where the hole begins that ends at `stop` or behind it, to within a stride; else `stop`."""
+    start, step = stop, _STRIDE
+    while start > 0 and step >= _STRIDE:
+        before = max(0, start - step)
+        if _is_hole(file, before, stop):
+            start, step = before, step * 2
+        else:
+            step //= 4
+    return start
+
+
+def _is_hole(file: _PlainFile, start: int, stop: int) -> bool:
+    try:
+        return os.lseek(file.fileno(), start, os.SEEK_DATA) >= stop
+    except (AttributeError, OSError) as error:
+        return getattr(error, "errno", 0) == errno.ENXIO
 
 
 def _after_rotation(was: Position | None, rotated: "_Neighbours") -> list[_Segment]:
@@ -503,7 +663,7 @@ def _late(was: Position, rotated: "_Neighbours") -> list[_Segment]:
 
 def _holds(file: _File, cursor: Cursor) -> bool:
     """Whether the anchor's bytes stand before the cursor's offset."""
-    if isinstance(file, io.FileIO) and os.fstat(file.fileno()).st_size < cursor.offset:
+    if not isinstance(file, _Unpacked) and os.fstat(file.fileno()).st_size < cursor.offset:
         return False
     return _bytes_at(file, cursor.offset - len(cursor.anchor), len(cursor.anchor)) == cursor.anchor
 
@@ -552,9 +712,10 @@ def _last_newline(file: io.FileIO) -> Cursor:
     stop = os.fstat(file.fileno()).st_size
     while stop > 0:
         start = max(0, stop - BLOCK)
-        if (at := _bytes_at(file, start, stop - start).rfind(b"\n")) >= 0:
+        data = _bytes_at(file, start, stop - start)
+        if (at := data.rfind(b"\n")) >= 0:
             return _cursor_at(file, start + at + 1)
-        stop = start
+        stop = start if data.strip(b"\0") else _before_hole(file, start)
     return START
 
 
@@ -563,6 +724,10 @@ def _search(file: io.FileIO, anchor: bytes) -> Cursor | None:
     file.seek(0)
     offset, window = 0, b""
     while data := file.read(BLOCK):
+        here = offset + len(window)
+        if not data.strip(b"\0") and (after := _behind_hole(file, here)) > here:
+            offset, window = after - ANCHOR, bytes(ANCHOR)
+            continue
         window += data
         if (at := window.find(anchor)) >= 0:
             return Cursor(offset + at + len(anchor), anchor)
@@ -571,12 +736,15 @@ def _search(file: io.FileIO, anchor: bytes) -> Cursor | None:
     return None
 
 
-def _line_starts_backwards(file: io.FileIO, size: int) -> Iterator[tuple[int, bytes]]:
+def _line_starts_backwards(file: _PlainFile, size: int) -> Iterator[tuple[int, bytes]]:
     """Offsets and first bytes of lines, from the end: all of them first, then a sample."""
     stop = size
     while stop > 0:
         start = max(0, stop - _STRIDE)
         data = _bytes_at(file, start, stop - start + 64)
+        if not data.strip(b"\0"):
+            stop = _before_hole(file, start)
+            continue
         starts = [found.end() for found in re.finditer(rb"\n", data[: stop - start])]
         if start == 0:
             starts.insert(0, 0)

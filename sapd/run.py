@@ -69,6 +69,7 @@ class _Pass:
         self.dry = dry
         self.report = Report()
         self.now = time.time() if at is None else at
+        self.deadline = time.monotonic() + maillog.BUDGET
         # Files carry the real clock's times; as of another moment they say nothing.
         self.modified_since = self.now - config.rules.longest if at is None else float("-inf")
         # Taken before anything is read; as of another moment nothing is noted.
@@ -106,8 +107,8 @@ class _Pass:
         if not self.dry and (trouble := audit.tell_syslog(self.config, changes)) is not None:
             self.report.problems.append(trouble)
         self.saved.finish()
-        if self.saved.state.time == loaded:  # nothing was saved
-            self._note()
+        if self.saved.state.time == loaded and not any(batch.unfinished for batch in batches):
+            self._note()  # nothing was to be done
         if not self.dry:
             state.note_pass(self.config.state_directory)
         return self.report
@@ -140,7 +141,9 @@ class _Pass:
     def _read(self, log: Log) -> Batch:
         was = self.saved.state
         position, context = was.positions.get(log.path), was.contexts.get(log.path)
-        batch = intake.read(log, self.config, position, context, self.now, self.modified_since)
+        batch = intake.read(
+            log, self.config, position, context, self.now, self.modified_since, self.deadline
+        )
         if batch.problem is not None:
             self.report.problems.append(batch.problem)
             return batch
@@ -148,6 +151,8 @@ class _Pass:
         if batch.position is not None:
             was.positions[log.path] = batch.position
         was.contexts[log.path] = batch.context
+        if batch.given_up and (position is None or position.stalls):
+            self.report.warnings.append(report.given_up(log.path, batch.given_up))
         if batch.ahead and log.path not in was.ahead:
             self.report.warnings.append(report.ahead_of_now(log.path, batch.ahead))
         if batch.ahead:

@@ -420,6 +420,7 @@ def _position_to_json(where: Position) -> dict[str, Any]:
         **_cursor_to_json(where.here),
         "lines": where.lines,
         "rotated": where.rotated and _cursor_to_json(where.rotated),
+        "stalls": where.stalls,
     }
 
 
@@ -552,6 +553,7 @@ def _position(read: Any) -> Position:
         here=_cursor(read),
         rotated=_cursor(read["rotated"]) if read["rotated"] is not None else None,
         lines=_natural(read["lines"]) if read["lines"] is not None else None,
+        stalls=_natural(read.get("stalls", 0)),
     )
 
 

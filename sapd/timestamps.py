@@ -181,9 +181,10 @@ def zone(name: str) -> tzinfo:
     """
     from dateutil import tz
 
-    found = tz.gettz(name) if name.strip() else None
+    usable = re.fullmatch(r"[A-Za-z0-9_+-]{1,32}(/[A-Za-z0-9_+-]{1,32}){0,3}", name)
+    found = tz.gettz(name) if usable else None
     if found is None or isinstance(found, tz.tzstr | tz.tzlocal):
-        raise ValueError(f'no time zone "{name}"; names look like Europe/Berlin or UTC')
+        raise ValueError(f'no time zone "{name[:40]}"; names look like Europe/Berlin or UTC')
     return found
 
 
