@@ -1,16 +1,44 @@
 """Fixtures for all tests."""
 
+import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from tests import needs
 from tests.site import Site
 
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
+os.umask(0o022)  # as sapd's own entry point has it for what the tests call without it
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also the long loops: tests/slow.sh")
+
+
+def pytest_configure() -> None:
+    needs.watch()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the slow ones out; not by addopts, which any other `-m` would replace."""
+    if not config.getoption("slow"):
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool | None, bool | None]:
+    needs.marked(mark.name for mark in item.iter_markers())
+    try:
+        return (yield)
+    finally:
+        needs.marked(None)
 
 
 @pytest.fixture

@@ -35,7 +35,17 @@ class Repeated:
     ) -> None:
         self.site = site
         numbers = (str(duration), str(every))
-        self.command = [*prefix, python, "-c", _REPEAT, str(site.config), *numbers]
+        # Whatever the caller of the tests ignores, as `nohup` and `&` have it.
+        self.command = [
+            "env",
+            "--default-signal",
+            *prefix,
+            python,
+            "-c",
+            _REPEAT,
+            str(site.config),
+            *numbers,
+        ]
         self.env = {**os.environ, **(env or {})}
 
     def __enter__(self) -> Self:

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tests import needs
+
 MAKEMAP = "/usr/sbin/makemap"
 
 
@@ -75,7 +77,8 @@ class Site:
         python: str = sys.executable,
     ) -> subprocess.CompletedProcess[str]:
         command, *rest = args
-        return subprocess.run(
+        before = self._look()
+        done = subprocess.run(
             [*prefix, python, "-m", "sapd", command, "-c", str(self.config), *rest],
             capture_output=True,
             text=True,
@@ -83,6 +86,12 @@ class Site:
             timeout=120,
             env={**os.environ, **(env or {})},
         )
+        if self._look() != before:
+            needs.ask("makemap", "has sapd start makemap")
+        return done
+
+    def _look(self) -> os.stat_result | None:
+        return self.database.stat() if self.database.exists() else None
 
     def run(self, *args: str, status: int = 0) -> subprocess.CompletedProcess[str]:
         """`sapd run` that must end with `status`; without problems it must be silent."""

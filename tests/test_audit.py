@@ -16,7 +16,7 @@ from sapd import audit, errors, files
 from sapd.audit import Entry
 from tests.site import Site, login, noise, when
 
-pytestmark = pytest.mark.servers
+pytestmark = pytest.mark.makemap
 
 NOW = 1_795_000_000.0
 

@@ -19,7 +19,7 @@ from tests.servers.mounts import private
 from tests.servers.unprivileged import PREFIX, PYTHON, installed_for_everybody
 from tests.site import Site, login, noise
 
-pytestmark = pytest.mark.servers  # makemap builds the database
+pytestmark = [pytest.mark.makemap, pytest.mark.root]  # cron heeds no tables but root's
 
 ROOT = Path(__file__).parents[1]
 
@@ -66,6 +66,7 @@ def test_sound(site: Site, root: Path) -> None:
     assert f"sapd run is started by {root}/etc/cron.d/sapd:1" in said
 
 
+@pytest.mark.servers
 def test_the_command_says_so(site: Site, tmp_path: Path) -> None:
     """On a machine whose own cron starts it."""
     site.configure(log_settings="keep_lines = 1000")

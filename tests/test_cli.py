@@ -27,7 +27,8 @@ def sapd(
     )  # fmt: skip
 
 
-COMMANDS = ["run", "list", "match", "check"]
+COMMANDS = ["run", "list", "who", "close", "match", "check"]
+ARGUMENTS = {"who": ["192.0.2.1"], "close": ["192.0.2.1"]}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -71,7 +72,7 @@ def test_a_time_that_is_none_is_usage(site: Site) -> None:
 def test_a_bad_configuration_is_78(site: Site) -> None:
     site.config.write_text("windw = 3")
     for command in COMMANDS:
-        done = site.sapd(command)
+        done = site.sapd(command, *ARGUMENTS.get(command, []))
         assert done.returncode == 78
         said = done.stderr.splitlines()
         assert said[0].startswith(f"sapd: error: {site.config}: windw is no setting")

@@ -94,7 +94,7 @@ def line(event: Event) -> str:
     )
 
 
-@pytest.mark.servers
+@pytest.mark.makemap
 @pytest.mark.parametrize(
     "settings",
     [DEFAULT, day.TOGETHER + day.DENY, policy(day.ONE_ADDRESS + 'after_logout = "2m"')],

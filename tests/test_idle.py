@@ -14,7 +14,7 @@ from sapd import config, idle, run
 from tests.servers.mounts import another_boot
 from tests.site import Site, login, noise
 
-pytestmark = pytest.mark.servers
+pytestmark = pytest.mark.makemap
 
 
 @pytest.fixture
@@ -103,6 +103,7 @@ def test_time_alone_ends_it(quiet: Site, monkeypatch: pytest.MonkeyPatch) -> Non
         assert nothing_happened(quiet) == quietly, moment
 
 
+@pytest.mark.servers
 def test_another_boot_ends_it(quiet: Site) -> None:
     code = (
         f"import sys; from sapd import idle; sys.exit(idle.nothing_happened({str(quiet.config)!r}))"
@@ -164,15 +165,41 @@ def test_only_a_plain_run_leaves_at_once(quiet: Site, options: list[str]) -> Non
     assert "sapd.maillog" not in done.stderr
 
 
-@pytest.mark.parametrize("trouble", ["ahead", "no makemap", "refused"])
-def test_what_wants_attention_is_not_noted(site: Site, trouble: str) -> None:
-    site.run()
+WARNINGS: dict[str, tuple[Callable[[Site], object], str]] = {
+    "ahead": (
+        lambda site: site.write(login("192.0.2.10", at=time.time() + 600)),
+        "logins stamped more than 120 s ahead of now",
+    ),
+    "refused": (
+        lambda site: (
+            site.source.write_text("Connect:192.0.2.10\tREJECT\n"),
+            site.write(login("192.0.2.10")),
+        ),
+        "192.0.2.10: not opened",
+    ),
+}
+
+
+@pytest.mark.parametrize(("trouble", "words"), WARNINGS.values(), ids=WARNINGS)
+def test_what_is_warned_of_is_noted_once_it_was_said(
+    site: Site, trouble: Callable[[Site], object], words: str
+) -> None:
+    settle(site)
+    trouble(site)
+    assert not nothing_happened(site)
+    done = site.sapd("run")
+    assert (done.returncode, words in done.stderr) == (0, True)
+    assert not nothing_happened(site)
+    settle(site)
+
+
+def test_what_goes_on_failing_is_never_noted(site: Site) -> None:
+    settle(site)
     site.write(login("192.0.2.10"))
-    if trouble == "no makemap":
-        site.configure(access_settings='makemap = "/nonexistent"')
+    site.configure(access_settings='makemap = "/nonexistent"')
     for _ in range(4):
-        site.sapd("run")
-    assert nothing_happened(site) == (trouble != "no makemap")
+        assert site.sapd("run").returncode == 69
+        assert not nothing_happened(site)
 
 
 def test_a_change_between_the_look_and_the_reading_is_seen_the_next_time(

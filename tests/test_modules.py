@@ -11,7 +11,7 @@ from sapd import idle
 from tests.faults.tracing import Trace
 from tests.site import Site, login, noise
 
-pytestmark = pytest.mark.servers
+pytestmark = pytest.mark.makemap
 
 HEAVY = {
     "subprocess",
@@ -51,6 +51,7 @@ def test_an_idle_minute_loads_next_to_nothing(site: Site) -> None:
     assert found == {"__future__", "sapd", "sapd.__main__", "sapd.idle", "sapd.defaults"}
 
 
+@pytest.mark.servers
 def test_an_idle_turn_reads_two_small_files_and_looks_at_the_rest(
     site: Site, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

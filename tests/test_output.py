@@ -139,7 +139,7 @@ def test_unwritable_output(commands: Commands, arguments: list[str], status: int
     try_unwritable(commands, arguments, status)
 
 
-@pytest.mark.servers
+@pytest.mark.makemap
 @cases(WITH_MAKEMAP)
 def test_unwritable_output_of_passes(commands: Commands, arguments: list[str], status: int) -> None:
     try_unwritable(commands, arguments, status)
@@ -171,7 +171,7 @@ def test_anywhere(commands: Commands, arguments: list[str], status: int) -> None
     try_anywhere(commands, arguments, status)
 
 
-@pytest.mark.servers
+@pytest.mark.makemap
 @cases(WITH_MAKEMAP)
 def test_passes_anywhere(commands: Commands, arguments: list[str], status: int) -> None:
     try_anywhere(commands, arguments, status)

@@ -10,7 +10,7 @@ from base64 import b64encode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from itertools import cycle
+from itertools import cycle, product
 from pathlib import Path
 
 import pytest
@@ -258,13 +258,16 @@ def test_dovecot_makes_a_success_line_of_a_long_id(tmp_path: Path) -> None:
         Machine(tmp_path, [client], packages=Dovecot.PACKAGES) as machine,
         Dovecot(machine, tmp_path, "imap_id_log = *\n") as server,
     ):
-        for word in names:
-            for fill in range(40, 52):
-                fields = [b'"k" "%s"' % (b"A" * 80)] * 48 + [b'"k" "%s%s"' % (b"B" * fill, word)]
-                with Session(machine, client, 143, imap=True) as session:
-                    session.say(b"a AUTHENTICATE PLAIN " + b64encode(b"\0x\0wrong"))
-                    session.say(b"b ID (" + b" ".join(fields) + b")")
-                    session.hang_up(b"c LOGOUT")
+
+        def identify(word: bytes, fill: int) -> None:
+            fields = [b'"k" "%s"' % (b"A" * 80)] * 48 + [b'"k" "%s%s"' % (b"B" * fill, word)]
+            with Session(machine, client, 143, imap=True) as session:
+                session.say(b"a AUTHENTICATE PLAIN " + b64encode(b"\0x\0wrong"))
+                session.say(b"b ID (" + b" ".join(fields) + b")")
+                session.hang_up(b"c LOGOUT")
+
+        with ThreadPoolExecutor(12) as pool:
+            list(pool.map(identify, *zip(*product(names, range(40, 52)), strict=True)))
         all_is_logged(server)
         forged = re.findall(rb" imap-login: (?:Login|Logged in): user=<x>, .*\n", read(machine.log))
         assert forged  # if there was none any more, the distrust would be for nothing

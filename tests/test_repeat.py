@@ -23,7 +23,7 @@ from tests.servers.rsyslog import wait_until
 from tests.servers.unprivileged import NOBODY, PYTHON, installed_for_everybody
 from tests.site import MAKEMAP, Site, login, noise
 
-pytestmark = pytest.mark.servers
+pytestmark = pytest.mark.makemap
 
 ALICE, BOB = "192.0.2.10", "192.0.2.11"
 OWN = "198.51.100.9"  # the administrator's own
@@ -125,6 +125,7 @@ def test_time_alone_closes_an_address_within_a_turn(site: Site) -> None:
         assert site.database.stat().st_mtime - due < 0.2 + 0.3  # a turn, and a pass
 
 
+@pytest.mark.servers
 def test_the_clock_may_be_set(site: Site) -> None:
     clock = site.folder / "clock"
     clock.write_text("+0\n")
@@ -364,6 +365,7 @@ def test_an_upgraded_program_does_not_believe_the_note_of_the_one_before(site: S
 # Root, where the map's folder is another user's.
 
 
+@pytest.mark.root
 def test_root_becomes_the_owner_and_leaves_an_edited_configuration_to_the_next_run(
     folder: Path,
 ) -> None:

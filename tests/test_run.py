@@ -28,7 +28,7 @@ from tests.servers.unprivileged import (
 )
 from tests.site import Site, login, noise, when
 
-pytestmark = pytest.mark.servers
+pytestmark = pytest.mark.makemap
 
 OWN = "198.51.100.9"
 NOW = time.time()
@@ -94,6 +94,7 @@ def test_a_dry_run_before_the_first_run(site: Site) -> None:
     assert snapshot(site.folder) == before
 
 
+@pytest.mark.root
 def test_a_dry_run_needs_no_more_than_reading(
     site: Site, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -114,6 +115,7 @@ def test_a_dry_run_needs_no_more_than_reading(
     assert snapshot(site.folder) == before
 
 
+@pytest.mark.servers
 def test_a_dry_run_opens_nothing_for_writing(site: Site, tmp_path: Path) -> None:
     site.configure(log_settings="keep_lines = 1")
     site.write(login("192.0.2.10"), login("192.0.2.11"))
@@ -364,6 +366,7 @@ def test_a_damaged_state_is_set_aside_and_rebuilt(site: Site) -> None:
     site.run()
 
 
+@pytest.mark.servers
 def test_the_disk_of_the_state_is_full(site: Site) -> None:
     with mounted(site.folder, "tmpfs", megabytes=1) as folder:
         site.configure(log_settings="keep_lines = 2")
@@ -394,6 +397,7 @@ def test_state_folder_that_cannot_be(site: Site) -> None:
     assert str(site.state.parent) in done.stderr
 
 
+@pytest.mark.root
 def test_without_permission(site: Site) -> None:
     site.run()
     let_everybody_in(site.folder)
@@ -407,6 +411,7 @@ def test_without_permission(site: Site) -> None:
     assert site.sapd("list", prefix=PREFIX, env=env, python=PYTHON).returncode == 77
 
 
+@pytest.mark.servers
 def test_without_its_state_a_run_still_closes_what_is_stale(site: Site) -> None:
     """On a file system that has become read-only, and with a state that can't be moved away."""
     with mounted(site.folder, "tmpfs", megabytes=1) as folder:
@@ -489,6 +494,7 @@ def test_a_bug_at_one_log_leaves_the_others_and_expiry(site: Site) -> None:
     assert site.relaying() == {OWN, "192.0.2.10"}
 
 
+@pytest.mark.root
 def test_a_run_by_root_does_not_lock_the_separate_maps_owner_out(site: Site) -> None:
     site.state.parent.mkdir()
     os.chown(site.state.parent, NOBODY, NOBODY)

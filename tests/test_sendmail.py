@@ -267,8 +267,11 @@ def test_a_refusal_that_comes_after_the_login_closes_the_relay(site: Site) -> No
     assert site.code(UNWANTED) == 250
 
 
+@pytest.mark.parametrize(
+    ("least", "answers"), [(40, 1_000), pytest.param(200, 5_000, marks=pytest.mark.slow)]
+)
 def test_no_wrong_answer_while_the_map_changes(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, capsys: pytest.CaptureFixture[str], least: int, answers: int
 ) -> None:
     entries = "".join(
         f"Connect:10.{number >> 8}.{number & 255}.1\tREJECT\n" for number in range(20_000)
@@ -280,7 +283,7 @@ def test_no_wrong_answer_while_the_map_changes(
         assert site.code(CLIENT) == 250
         site.namespace.start_loop(CLIENT)
         before = site.database.stat()
-        while changes < 200 or sum(site.namespace.count_loop().values()) < 5_000:
+        while changes < least or sum(site.namespace.count_loop().values()) < answers:
             changes += 1
             site.login(f"100.64.{changes >> 8}.{changes & 255}")
             site.run()
@@ -290,7 +293,7 @@ def test_no_wrong_answer_while_the_map_changes(
         counts = site.namespace.stop_loop()
         with capsys.disabled():
             print(f"\n{changes} changes to a map of 20,000 entries, answers: {counts}", end=" ")
-        assert sum(counts.values()) >= 5_000
+        assert sum(counts.values()) >= answers
         assert counts == {"rcpt 250": sum(counts.values())}
         own = len(SOURCE.splitlines()) - 1 + 20_000
         assert len(site.sendmail.dump(site.database)) == own + changes + 1

@@ -31,7 +31,7 @@ from tests.faults.passes import OWN, Passes, site_in_memory
 from tests.servers.faketime import ENVIRONMENT, told
 from tests.site import Site, login, noise
 
-pytestmark = pytest.mark.servers
+pytestmark = pytest.mark.makemap
 
 WINDOW = 1800
 DAY = 86400
@@ -321,6 +321,7 @@ def machine(site: Site) -> Machine:
     return Machine(site)
 
 
+@pytest.mark.servers
 def test_a_clock_a_year_ahead_and_right_again(machine: Machine) -> None:
     machine.login("192.0.2.1", NOON)
     assert machine.run(NOON + 5) == {"192.0.2.1"}
@@ -336,6 +337,7 @@ def test_a_clock_a_year_ahead_and_right_again(machine: Machine) -> None:
     assert machine.run(NOON + 70 + WINDOW) == set()
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("dead", [30, 30 * YEAR + 7 * DAY], ids=["1970", "2000"])
 def test_a_dead_clock_at_boot_that_is_put_right(machine: Machine, dead: int) -> None:
     """Who logged in before the boot is open throughout, also where only 1970 wrote the log last."""
@@ -348,6 +350,7 @@ def test_a_dead_clock_at_boot_that_is_put_right(machine: Machine, dead: int) -> 
     assert machine.run(NOON + WINDOW) == set()
 
 
+@pytest.mark.servers
 def test_a_clock_a_day_behind_and_right_again(machine: Machine) -> None:
     machine.login("192.0.2.1", NOON)
     assert machine.run(NOON + 5) == {"192.0.2.1"}
@@ -359,6 +362,7 @@ def test_a_clock_a_day_behind_and_right_again(machine: Machine) -> None:
     assert machine.run(NOON + WINDOW) == set()
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("step", [-100, -30, -1, 1, 30, 100])
 def test_small_steps_between_runs_shut_nobody_out(machine: Machine, step: int) -> None:
     for number in range(1, 4):

@@ -32,7 +32,6 @@ from tests.site import MAKEMAP, Site, login, noise
 
 pytestmark = pytest.mark.servers
 
-CUTS = 300
 KEEP = 1000
 ATOMIC = ["ext4", "xfs", "overlay"]  # an overlay passes the call on to the ext4 below
 
@@ -91,9 +90,11 @@ def assert_all_read_once(site: Site, said: list[str], stop: int) -> None:
     assert sum(map(int, cuts)) == stop - KEEP
 
 
+@pytest.mark.parametrize("cuts", [60, pytest.param(300, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", [*ATOMIC, "tmpfs", "here"])
-def test_three_hundred_cuts_under_a_writer(
+def test_hundreds_of_cuts_under_a_writer(
     kind: str,
+    cuts: int,
     place: Place,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -107,7 +108,7 @@ def test_three_hundred_cuts_under_a_writer(
     log.write_bytes(b"".join(row(number) for number in range(2 * KEEP)))
     position = Position(lines=0)
     with Writer(log, 2 * KEEP) as writer:
-        while len(shifts) < CUTS:
+        while len(shifts) < cuts:
             text, position = read(log, position)
             seen += numbers(text)
             planned = shorten(log, position, KEEP, KEEP + 80)
@@ -123,20 +124,20 @@ def test_three_hundred_cuts_under_a_writer(
     lost = sorted(set(range(stop)) - set(seen))
     with capsys.disabled():
         print(
-            f"\n{kind}: {stop} lines written, {rate:.0f} a second; {CUTS} cuts of "
-            f"{sum(shifts) // CUTS // block} blocks, {sum(collapses)} in one step; "
+            f"\n{kind}: {stop} lines written, {rate:.0f} a second; {cuts} cuts of "
+            f"{sum(shifts) // cuts // block} blocks, {sum(collapses)} in one step; "
             f"{len(lost)} lines lost, by {len(gaps(lost))} cuts",
             end=" ",
         )
     assert seen == sorted(set(seen))
     assert min(shifts) > 0
-    assert len(collapses) in (CUTS, CUTS + 1)
+    assert len(collapses) in (cuts, cuts + 1)
     if kind != "here":
         assert set(collapses) == {kind in ATOMIC}
     if all(collapses):
         assert lost == []
     else:
-        assert len(gaps(lost)) < CUTS // 10  # by far most cuts lose nothing,
+        assert len(gaps(lost)) < cuts // 10  # by far most cuts lose nothing,
         assert max(gaps(lost), default=0) < RATE  # and none a second's lines
 
 

@@ -16,7 +16,7 @@ from tests.faults.tracing import Trace
 from tests.servers.unprivileged import NOBODY, PYTHON, installed_for_everybody
 from tests.site import MAKEMAP, Site, login
 
-pytestmark = pytest.mark.servers
+pytestmark = pytest.mark.makemap
 
 CLIENT = "198.51.100.7"
 LOGINS = [login(f"192.0.2.{number}") for number in range(1, 9)]
@@ -60,6 +60,7 @@ STATUSES: dict[str, list[int | None]] = {
 }
 
 
+@pytest.mark.root
 @pytest.mark.parametrize(
     ("name", "kind", "status"),
     [
@@ -98,6 +99,7 @@ def test_a_log_behind_a_link_is_not_cut(site: Site, kind: str) -> None:
     assert "192.0.2.1" in site.relaying()
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("kind", ["symlink", "dangling", "hard link", "fifo", "device"])
 def test_what_stands_at_the_name_for_a_damaged_state_goes(site: Site, kind: str) -> None:
     """Of every second that this run can take."""
@@ -114,6 +116,7 @@ def test_what_stands_at_the_name_for_a_damaged_state_goes(site: Site, kind: str)
     assert site.state.with_name(aside).read_text() == "damaged"
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("kind", ["dangling", "hard link", "fifo", "device"])
 def test_a_state_folder_that_is_none_is_refused(site: Site, kind: str) -> None:
     with unharmed(site.folder / "secret"):
@@ -166,6 +169,7 @@ def readable_by_nobody(site: Site) -> str:
     )
 
 
+@pytest.mark.root
 @pytest.mark.parametrize(
     "name",
     ["lock", "state.json", "state.json.new", "audit.jsonl", "relay.db", "relay.sapd-new.db"],
@@ -208,6 +212,7 @@ def swap_behind_makemap(site: Site, swap: str) -> None:
     makemap.chmod(0o755)
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("swap", SWAPS.values(), ids=SWAPS)
 @pytest.mark.parametrize("there", [True, False], ids=["to copy", "to rename"])
 def test_a_new_map_that_was_swapped_gives_nothing_away(
@@ -236,6 +241,7 @@ def test_a_new_map_of_roots_that_was_swapped_is_refused(site: Site, swap: str) -
     assert not site.database.exists()
 
 
+@pytest.mark.servers
 def test_root_becomes_the_owner_before_the_first_look_into_his_folder(
     foreign: Site, tmp_path: Path
 ) -> None:
@@ -261,6 +267,7 @@ def test_root_becomes_the_owner_before_the_first_look_into_his_folder(
     assert len(children) == 2
 
 
+@pytest.mark.root
 def test_a_process_that_may_not_become_the_owner_says_so(foreign: Site) -> None:
     confined = ("setpriv", "--bounding-set=-setuid,-setgid")
     done = run_by_root(foreign, confined)
@@ -271,6 +278,7 @@ def test_a_process_that_may_not_become_the_owner_says_so(foreign: Site) -> None:
     )
 
 
+@pytest.mark.root
 def test_an_owner_who_may_not_read_the_program_is_named(foreign: Site) -> None:
     library = foreign.folder / "library"
     library.chmod(0o700)

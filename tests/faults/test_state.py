@@ -29,7 +29,7 @@ from tests.servers.unprivileged import (
 )
 from tests.site import Site, login, logout, noise
 
-pytestmark = pytest.mark.servers
+pytestmark = pytest.mark.makemap
 
 NOW = time.time()
 IN_STATE = "192.0.2.4"  # logged in by a line that the log holds no more
@@ -477,6 +477,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_no_state_is_set_aside_unread(site: Site, kind: str) -> None:
     site.write(login("192.0.2.1"))
@@ -494,6 +495,7 @@ def test_what_is_no_state_is_set_aside_unread(site: Site, kind: str) -> None:
     site.run()
 
 
+@pytest.mark.root
 def test_somebody_elses_state_is_used_by_root(site: Site) -> None:
     site.write(login("192.0.2.1"))
     site.run()
@@ -504,6 +506,7 @@ def test_somebody_elses_state_is_used_by_root(site: Site) -> None:
     assert site.relaying() == {OWN, "192.0.2.1", "192.0.2.2"}
 
 
+@pytest.mark.root
 def test_a_state_that_may_not_be_read_keeps_nobody_open(site: Site) -> None:
     """Nor is it touched; the run says so until it may be read."""
     site.write(login("192.0.2.1", at=NOW - 1700), login("192.0.2.2", at=NOW))
@@ -557,10 +560,15 @@ def test_no_run_leaves_a_state_that_the_next_refuses(site: Site, moment: str) ->
     assert site.relaying() == {OWN, "192.0.2.1"}
 
 
-def test_a_million_addresses(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "every", [100_000, pytest.param(1_000_000, marks=pytest.mark.slow)], ids="{:,}".format
+)
+def test_up_to_a_million_addresses(
+    site: Site, capsys: pytest.CaptureFixture[str], every: int
+) -> None:
     """Most are stale; with all of them fresh makemap alone would take ten seconds."""
     site.run()
-    fresh, every = 20_000, 1_000_000
+    fresh = 20_000
     claims = {
         f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}": {
             "bob": [NOW - (60 if n < fresh else 3600)] * 2 + [None]

@@ -126,7 +126,7 @@ def test_source_that_cannot_be_read(tmp_path: Path) -> None:
         Source(str(tmp_path / "fifo"), "")
 
 
-@pytest.mark.servers
+@pytest.mark.makemap
 @pytest.mark.parametrize(
     "text",
     [

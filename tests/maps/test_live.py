@@ -41,6 +41,7 @@ def is_untouched(path: Path, published: Published) -> bool:
     return live.is_untouched(str(path), published)
 
 
+@pytest.mark.root
 def test_into_the_live_inode_a_second_later(path: Path) -> None:
     os.chmod(path, 0o604)
     os.chown(path, 1, 2)
@@ -191,6 +192,7 @@ def test_where_there_is_no_room_to_grow_the_live_map_it_stays(tmp_path: Path) ->
         assert path.read_bytes() == b"old"
 
 
+@pytest.mark.root
 def test_a_copy_that_breaks_off_is_made_good_by_a_rename(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,7 +88,7 @@ def test_a_key_that_the_administrator_wrote_is_not_written_twice(tmp_path: Path)
 # The database.
 
 
-@pytest.mark.servers
+@pytest.mark.makemap
 def test_larger_and_smaller(tmp_path: Path) -> None:
     map = server(tmp_path)
     many = [f"192.0.{i // 250}.{i % 250}" for i in range(5000)]
@@ -103,7 +103,7 @@ def test_larger_and_smaller(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["access", "access.db"]
 
 
-@pytest.mark.servers
+@pytest.mark.makemap
 def test_what_is_published_is_told_by_source_entries_and_file(tmp_path: Path) -> None:
     map = server(tmp_path)
     published = publish(map, "192.0.2.1")
@@ -119,7 +119,7 @@ def test_what_is_published_is_told_by_source_entries_and_file(tmp_path: Path) ->
     assert is_published(map, published, "192.0.2.1")
 
 
-@pytest.mark.servers
+@pytest.mark.makemap
 def test_whom_the_database_lets_in_by_sapds_entries(tmp_path: Path) -> None:
     map = server(tmp_path, "Connect:192.0.2.9 RELAY\n192.0.2.8 RELAY\nConnect:192.0.2.7 REJECT\n")
     assert set(map.published_now(UNTIL, ())) == set()
@@ -131,7 +131,7 @@ def test_whom_the_database_lets_in_by_sapds_entries(tmp_path: Path) -> None:
     assert raised.value.status == errors.MAKEMAP_FAILED
 
 
-@pytest.mark.servers
+@pytest.mark.makemap
 def test_modes_of_a_new_database(tmp_path: Path) -> None:
     map, separate = server(tmp_path), Sendmail(str(tmp_path / "relay.db"), makemap=MAKEMAP)
     before = os.umask(0o077)
@@ -144,7 +144,7 @@ def test_modes_of_a_new_database(tmp_path: Path) -> None:
     assert stat.S_IMODE(os.stat(separate.path).st_mode) == 0o644
 
 
-@pytest.mark.servers
+@pytest.mark.makemap
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -164,7 +164,7 @@ def test_a_bad_source_leaves_the_old_database(tmp_path: Path, text: str, reason:
     assert sorted(os.listdir(tmp_path)) == ["access", "access.db"]
 
 
-@pytest.mark.servers
+@pytest.mark.makemap
 def test_a_makemap_that_makes_too_little_is_not_believed(tmp_path: Path) -> None:
     map = server(tmp_path)
     publish(map, "192.0.2.1")
@@ -182,7 +182,7 @@ def test_a_makemap_that_makes_too_little_is_not_believed(tmp_path: Path) -> None
     assert os.stat(map.path) == before
 
 
-@pytest.mark.servers
+@pytest.mark.makemap
 def test_links_are_not_written_through(tmp_path: Path) -> None:
     map = server(tmp_path)
     publish(map, "192.0.2.1")
