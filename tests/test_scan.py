@@ -1,7 +1,10 @@
 """A scan gives what the recogniser says of each line, whatever stands beside it in the block."""
 
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from itertools import pairwise
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -10,6 +13,7 @@ from hypothesis import strategies as st
 from sapd.recogniser import Event, Recogniser, Rejection
 from sapd.scan import Deduplicator, safe_start
 from sapd.timestamps import AHEAD, Clock
+from tests import samples
 from tests.samples import event_of
 
 NOW = datetime(2026, 11, 22, 10, 45, tzinfo=UTC).timestamp()
@@ -156,3 +160,131 @@ def test_whoever_begins_at_a_safe_start_doubts_all_that_should_be(lines: list[by
         list(part.events(b"".join(lines[start:end])))
         for line in forged:
             assert bool(list(whole.events(line))) >= bool(list(part.events(line)))
+
+
+def rows() -> list[bytes]:
+    """Every sample of every format, what strangers wrote, and what Courier was made to write."""
+    found = [samples.data(row) for name in samples.folders() for row in samples.rows(name)]
+    found += [samples.data(row) for row in samples.strangers()]
+    found += (samples.STRANGERS / "sendmail_injection.log").read_bytes().splitlines(keepends=True)
+    found += (samples.LOGS / "courier" / "splices.log").read_bytes().splitlines(keepends=True)
+    login = next(line for line in found if b"LOGIN, user=" in line)
+    torn = [line[: len(line) // 2] + other for line, other in pairwise(found[::7])]
+    zeros = [line[: len(line) // 2] + b"\0\0" + other for line, other in pairwise(found[::11])]
+    return [*found, *torn, *zeros, HEAD, login, OTHER, login * 3, b"half\n", login]
+
+
+def by_line(formats: list[str], lines: list[bytes], wanted: list[str]) -> list[Event]:
+    recogniser = Recogniser(formats, Clock(NOW, UTC))
+    found = (event_of(recogniser, line) for block in lines for line in split(block))
+    return [event for event in found if event and event.event in wanted]
+
+
+def split(block: bytes) -> list[bytes]:
+    return [line + b"\n" for line in block.split(b"\n")[:-1]]
+
+
+@pytest.mark.parametrize("wanted", [["login"], ["login", "logout"]], ids=["logins", "logouts"])
+@pytest.mark.parametrize("size", [1, 7, 400, 100_000])
+@pytest.mark.parametrize("formats", [["auto"], ["courier"], ["dovecot", "qpopper"], ["popa3d"]])
+def test_the_short_way_says_of_every_sample_what_the_long_way_does(
+    formats: list[str], size: int, wanted: list[str]
+) -> None:
+    lines = rows()
+    Random(size).shuffle(lines)
+    scan = Deduplicator(Recogniser(formats, Clock(NOW, UTC), wanted=wanted), NOW + AHEAD)
+    found: list[Event] = []
+    for at in range(0, len(lines), size):
+        found += scan.events(b"".join(lines[at : at + size]))
+    found += scan.flush()
+    of_interest = [event for event in found if event.event in wanted]
+    assert latest(of_interest) == latest(by_line(formats, lines, wanted))
+
+
+def popper(text: str, stamp: str = "Nov 22 10:41:05", pid: int = 7, host: str = "mx1") -> bytes:
+    return f"{stamp} {host} popper[{pid}]: {text}\n".encode()
+
+
+ONE = '(v4.0.5) POP login by user "bob" at (h) 192.0.2.1'
+LONGEST_LOGIN = ONE.replace("(h)", "(" + "h" * (999 - len(popper(ONE)) + 2) + ")")
+DOVECOT = b"Nov 22 10:41:05 mx1 dovecot[7]: imap-login: Login: user=<b>, rip=192.0.2.6, mpid=7\n"
+GUARDS = {
+    "a message was cut": (
+        ["courier", "qpopper"],
+        [HEAD + popper(ONE), courier("LOGIN, user=b, ip=[192.0.2.3]", tag="pop3d")],
+    ),
+    "a needle's order matters": (
+        ["popa3d"],
+        [
+            popper("Session from 192.0.2.1").replace(b"popper", b"popa3d"),
+            popper("Authentication passed for b").replace(b"popper", b"popa3d"),
+            popper("Session from 192.0.2.2").replace(b"popper", b"popa3d"),
+            popper("Authentication passed for b").replace(b"popper", b"popa3d"),
+        ],
+    ),
+    "several needles": (
+        ["qpopper", "dovecot"],
+        [popper(ONE) + DOVECOT],
+    ),
+    "no end": (["qpopper"], [popper(ONE + "0").removesuffix(b"\n")]),
+    "another head": (["qpopper"], [popper(ONE) + popper(ONE, host="mx2").replace(b"popper", b"x")]),
+    "one of two is too long": (
+        ["qpopper"],
+        [popper(LONGEST_LOGIN) + popper(LONGEST_LOGIN, pid=4242)],
+    ),
+    "no time": (["qpopper"], [popper(ONE), popper(ONE, "Nov 22 29:41:05")]),
+    "ahead": (["qpopper"], [popper(ONE), popper(ONE, "Nov 22 10:59:05"), popper(ONE)]),
+    "an earlier time in a block": (
+        ["qpopper"],
+        [popper(ONE, "Nov 22 10:41:06") + popper(ONE, "Nov 22 10:41:05")],
+    ),
+    "an earlier time in a later block": (
+        ["qpopper"],
+        [popper(ONE, "Nov 22 10:41:06"), popper(ONE, "Nov 22 10:41:05")],
+    ),
+    "a digit more of the stamp": (
+        ["qpopper"],
+        [popper(ONE, "Nov 22 10:41:05") + popper(ONE, "Nov  9 10:41:05")],
+    ),
+    "stamps in order, and times not": (
+        ["qpopper"],
+        [
+            popper(ONE, "2026-11-22T10:41:05+00:00") + popper(ONE, "2026-11-22T10:41:05+01:00"),
+        ],
+    ),
+    "a message is cut later": (
+        ["dovecot"],
+        [DOVECOT, DOVECOT.replace(b"Login", b"x" * 900)],
+    ),
+    "two months": (
+        ["qpopper"],
+        [popper(ONE, "Nov 22 10:41:05") + popper(ONE, "Dec 22 10:41:05")],
+    ),
+    "texts in turn": (
+        ["qpopper"],
+        [popper(ONE) + popper(ONE.replace("bob", "eve")), popper(ONE, "Nov 22 10:42:05")],
+    ),
+}
+
+
+@pytest.mark.parametrize("guard", GUARDS)
+def test_each_guard_of_the_short_way(guard: str) -> None:
+    formats, blocks = GUARDS[guard]
+    scan = Deduplicator(Recogniser(formats, Clock(NOW, UTC), wanted=["login"]), NOW + AHEAD)
+    found = [event for block in blocks for event in scan.events(block)]
+    found += scan.flush()
+    one_by_one = Recogniser(formats, Clock(NOW, UTC))
+    expected = [
+        event
+        for block in blocks
+        for line in re.findall(rb"[^\n]*\n|[^\n]+", block)
+        if (event := event_of(one_by_one, line)) and event.event == "login"
+    ]
+    assert latest(event for event in found if event.event == "login") == latest(expected)
+
+
+def test_lines_without_anything_of_interest_leave_what_is_deferred() -> None:
+    scan = Deduplicator(Recogniser(["qpopper"], Clock(NOW, UTC)), NOW)
+    assert [*scan.events(popper(ONE)), *scan.events(popper("noise")), *scan.events(b"")] == []
+    assert [event.address for event in scan.flush()] == ["192.0.2.1"]
+    assert list(scan.flush()) == []
