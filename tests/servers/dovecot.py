@@ -35,6 +35,37 @@ install -d -o bob -g bob /var/lib/virtual
 """
 
 
+# The same in the words of 2.4.
+_CONFIGURATION_24 = """\
+dovecot_config_version = 2.4.1
+dovecot_storage_version = 2.4.1
+protocols = pop3 imap
+ssl = no
+auth_allow_cleartext = yes
+auth_username_chars =
+auth_username_format = %{user}
+auth_failure_delay = 0
+service anvil {
+  unix_listener anvil-auth-penalty {
+    mode = 0
+  }
+}
+mail_driver = maildir
+mail_path = ~/Maildir
+passdb passwd-file {
+  passwd_file_path = /etc/dovecot/users
+  default_password_scheme = PLAIN
+}
+userdb static {
+  fields {
+    uid = bob
+    gid = bob
+    home = /var/lib/virtual/%{user | md5}
+  }
+}
+"""
+
+
 class Dovecot(Server):
     """It has the usual ports, with IPv4 and IPv6."""
 
@@ -49,6 +80,7 @@ class Dovecot(Server):
         "a, rip=9.9.9.9",
         "a>, method=PLAIN, rip=6.6.6.6, lip=192.0.2.25, mpid=7, session=<AAAA",
     )
+    CONFIGURATION = _CONFIGURATION
     pop3 = 110
     imap = 143
 
@@ -57,9 +89,16 @@ class Dovecot(Server):
         (self.folder / "users").write_text(
             "".join(f"{name}:{password}::::::\n" for name, password in self.users.items())
         )
-        (self.folder / "dovecot.conf").write_text(_CONFIGURATION + self.settings)
+        (self.folder / "dovecot.conf").write_text(self.CONFIGURATION + self.settings)
         self.shell(_PREPARE, str(self.folder))
 
     def commands(self) -> Sequence[Sequence[str]]:
         """In the foreground."""
         return [["dovecot", "-F"]]
+
+
+class Dovecot24(Dovecot):
+    """Debian 13's, which says "Logged in"."""
+
+    PACKAGES = ("dovecot-pop3d/trixie", "dovecot-imapd/trixie")
+    CONFIGURATION = _CONFIGURATION_24
