@@ -467,7 +467,9 @@ def _torn(text: bytes, frame: Frame) -> str:
     if _compiled(_CONTROL).search(text):
         return "it holds a control byte, as after a power cut"
     behind = text.partition(frame.stamp)[2]
-    if _compiled(_STAMP).search(behind) or _compiled(_PROGRAM_HEAD).search(frame.message):
+    message = len(behind) - len(frame.message)  # some begin with a stamp of the server's own
+    stamps = (found.start() for found in _compiled(_STAMP).finditer(behind))
+    if any(at != message for at in stamps) or _compiled(_PROGRAM_HEAD).search(frame.message):
         return "it holds the head of another line, as after a full disk"
     return ""
 

@@ -83,15 +83,6 @@ def test_a_log_begins_inside_the_window_if_two_of_its_first_stamps_do(
     assert (100 in seen(log)) == inside
 
 
-def test_a_rotated_file_is_older_than_another_if_name_and_time_agree() -> None:
-    file = maillog._Neighbour("log.2", 100, 2)
-    for changed, age, older in [
-        (101, 1, True), (100, 1, True), (101, 2, True), (100, 2, True),
-        (99, 1, False), (101, 3, False), (99, 3, False),
-    ]:  # fmt: skip
-        assert file.is_older_than(maillog._Neighbour("other", changed, age)) == older
-
-
 # Cutting.
 
 

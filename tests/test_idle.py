@@ -165,18 +165,17 @@ def test_only_a_plain_run_leaves_at_once(quiet: Site, options: list[str]) -> Non
     assert "sapd.maillog" not in done.stderr
 
 
+def refuse(site: Site) -> None:
+    site.source.write_text("Connect:192.0.2.10\tREJECT\n")
+    site.write(login("192.0.2.10"))
+
+
 WARNINGS: dict[str, tuple[Callable[[Site], object], str]] = {
     "ahead": (
         lambda site: site.write(login("192.0.2.10", at=time.time() + 600)),
         "logins stamped more than 120 s ahead of now",
     ),
-    "refused": (
-        lambda site: (
-            site.source.write_text("Connect:192.0.2.10\tREJECT\n"),
-            site.write(login("192.0.2.10")),
-        ),
-        "192.0.2.10: not opened",
-    ),
+    "refused": (refuse, "192.0.2.10: not opened"),
 }
 
 

@@ -19,12 +19,13 @@ from sapd import formats
 from sapd.recogniser import Event, Recogniser
 from sapd.timestamps import Clock
 from tests import samples
-from tests.servers.courier import Courier
+from tests.servers.courier import Courier, Courier13
 from tests.servers.cyrus import Cyrus
-from tests.servers.dovecot import Dovecot
+from tests.servers.dovecot import Dovecot, Dovecot24
 from tests.servers.machine import Machine
 from tests.servers.mailutils import Mailutils
 from tests.servers.namespace import SERVER_IPV4
+from tests.servers.nginx import Nginx
 from tests.servers.perdition import Perdition
 from tests.servers.pop import Session, login_imap, login_pop3
 from tests.servers.popa3d import Popa3d
@@ -35,7 +36,11 @@ from tests.site import Site
 
 pytestmark = pytest.mark.servers
 
-KINDS: list[type[Server]] = [Courier, Cyrus, Dovecot, Mailutils, Perdition, Popa3d, Solid]
+KINDS: list[type[Server]] = [
+    *(Courier, Courier13, Cyrus, Dovecot, Dovecot24, Mailutils),
+    *(Nginx, Perdition, Popa3d, Solid),
+]
+PROXIES = ("nginx-mail", "perdition")
 IPV4, IPV6 = "198.51.100.7", "2001:db8:0:1::7"
 NAMES = {  # what clients are called; who holds an address may choose it
     "203.0.113.66": "[6.6.6.6]",
@@ -49,9 +54,11 @@ CLIENTS = [IPV4, IPV6, *STRANGERS, "203.0.113.71"]
 LATE = CLIENTS[-1]
 UNREADABLE = re.compile(r"[<>\[\]]")
 """What an account can't hold and be told from the text around it: such logins open nothing."""
+READ_ALL = ("dovecot", "nginx-mail")
+"""Formats that can tell any account."""
 
 
-@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: str(kind.NAME))
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.__name__)
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
@@ -71,7 +78,7 @@ def logins(server: Server, wanted: str, path: Path | None = None) -> list[Event]
 def opened(server: Server, wanted: str = "") -> set[str | None]:
     """The addresses that logins open; the proxy's own logs in behind it, by Dovecot's lines."""
     addresses = {event.address for event in logins(server, wanted or server.NAME)}
-    return addresses - ({SERVER_IPV4} if wanted and server.NAME == "perdition" else set())
+    return addresses - ({SERVER_IPV4} if wanted and server.NAME in PROXIES else set())
 
 
 def all_is_logged(server: Server) -> None:
@@ -106,7 +113,8 @@ def test_every_user_who_logs_in_opens_his_address(server: Server, client: str) -
         return
     before = len(logins(server, server.NAME))
     times = {user: log_in(server, client, user) for user in server.users}
-    readable = {user: n for user, n in times.items() if not UNREADABLE.search(user)}
+    any_name = server.NAME in READ_ALL
+    readable = {user: n for user, n in times.items() if any_name or not UNREADABLE.search(user)}
     wait_until(lambda: len(logins(server, server.NAME)) >= before + sum(readable.values()))
     expected = None if server.NAME == "gnu-mailutils" else client
     for user, count in readable.items():
@@ -249,6 +257,47 @@ def test_courierlogger_makes_a_success_line_of_a_long_name(server: Server) -> No
     cut = rb" pop3d: LOGIN FAILED, user=[A ]{486}\n"
     forged = rb".* pop3d: LOGIN, user=bob, ip=\[::ffff:203\.0\.113\.\d+\], port=\[\d+\]\n"
     assert re.search(cut + forged, text)
+
+
+@pytest.mark.parametrize("server", [Courier13], indirect=True)
+def test_couriers_logins_with_tls(server: Server) -> None:
+    """The lines end in stls=1 and starttls=1."""
+    client, password = IPV4, server.users["bob"].encode()
+    before = len(logins(server, "courier"))
+    assert server.pop3 is not None
+    assert server.imap is not None
+    with Session(server.machine, client, server.pop3) as session:
+        session.start_tls(b"STLS")
+        session.say(b"USER bob")
+        assert session.say(b"PASS " + password).startswith(b"+OK")
+        session.hang_up(b"QUIT")
+    with Session(server.machine, client, server.imap, imap=True) as session:
+        session.start_tls(b"a STARTTLS")
+        assert b"b OK" in session.say(b"b LOGIN bob " + password)
+        session.hang_up(b"c LOGOUT")
+    all_is_logged(server)
+    log = read(server.machine.log)
+    for says in (rb" pop3d: LOGIN, .*, stls=1\n", rb" imapd: LOGIN, .*, starttls=1\n"):
+        assert re.search(says, log)
+    found = logins(server, "courier")[before:]
+    assert [(event.address, event.account) for event in found] == [(client, "bob")] * 2
+
+
+@pytest.mark.parametrize("server", [Nginx], indirect=True)
+def test_nginxs_own_log_can_be_forged(server: Server) -> None:
+    """If it could not any more, its own log might be read, too."""
+    line = (
+        "2026/11/27 19:10:05 [info] 1#1: *1 client logged in, client: 6.6.6.6, "
+        'server: 0.0.0.0:110, login: "bob'
+    )
+    name = b"x\n" + line.encode()
+    assert server.imap is not None
+    say(server, LATE, server.imap, [b"a LOGIN {%d}" % len(name), name + b" wrong"], imap=True)
+    own = server.folder / "error.log"
+    wait_until(lambda: f'\n{line}", upstream: ' in own.read_text(errors="replace"))
+    recogniser = Recogniser(["nginx-mail"], Clock(time.time()))
+    forged = [line for line in read(own).splitlines(keepends=True) if line.startswith(b"2026/11")]
+    assert not any(isinstance(recogniser.recognise(line), Event) for line in forged)
 
 
 def test_dovecot_makes_a_success_line_of_a_long_id(tmp_path: Path) -> None:

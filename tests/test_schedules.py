@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sapd.check.look import Look
-from sapd.check.schedules import schedules
+from sapd.check.schedules import Schedules, schedules
 from sapd.defaults import CONFIG
 from tests.folders import ME, ROOT, as_nobody, put
 from tests.servers.mounts import private
@@ -19,7 +18,7 @@ from tests.servers.unprivileged import NOBODY
 EVERY_MINUTE = "* * * * * root /usr/local/bin/sapd run\n"
 
 
-def look_at(root: Path, config: str = CONFIG) -> Look:
+def look_at(root: Path, config: str = CONFIG) -> Schedules:
     return schedules(config, str(root), ME)
 
 
@@ -42,11 +41,11 @@ def test_the_shipped_crontab_starts_sapd_once(tmp_path: Path, name: str) -> None
 
 
 def test_nothing_at_all(tmp_path: Path) -> None:
-    assert look_at(tmp_path) == Look()
-    assert look_at(tmp_path / "missing") == Look()
+    assert look_at(tmp_path) == Schedules()
+    assert look_at(tmp_path / "missing") == Schedules()
     for name in ("etc/cron.d", "var/spool/cron/crontabs", "etc/systemd/system/timers.target.wants"):
         (tmp_path / name).mkdir(parents=True)
-    assert look_at(tmp_path) == Look()
+    assert look_at(tmp_path) == Schedules()
 
 
 def test_every_place_of_cron(tmp_path: Path) -> None:
@@ -121,7 +120,7 @@ def test_a_line_that_starts_sapd(tmp_path: Path, line: str) -> None:
 )
 def test_a_line_that_does_not(tmp_path: Path, line: str) -> None:
     put(tmp_path / "etc/cron.d/x", f"{line}\n")
-    assert look_at(tmp_path) == Look()
+    assert look_at(tmp_path) == Schedules()
 
 
 def test_each_configuration_has_its_own_schedule(tmp_path: Path) -> None:
@@ -187,7 +186,7 @@ def test_a_file_of_somebody_else_is_passed_over(tmp_path: Path) -> None:
 
 def test_a_file_without_sapd_is_not_told(tmp_path: Path) -> None:
     put(tmp_path / "etc/cron.d/README.txt", "sapd run\n#* * * * * root sapd run\n", 0o666)
-    assert look_at(tmp_path) == Look()
+    assert look_at(tmp_path) == Schedules()
 
 
 def test_strange_things_in_the_place_of_crontabs(tmp_path: Path) -> None:
@@ -316,9 +315,9 @@ def test_a_timer_of_another_name_and_a_template(tmp_path: Path) -> None:
 
 def test_a_timer_without_its_units(tmp_path: Path) -> None:
     put(tmp_path / "etc/systemd/system/timers.target.wants/sapd.timer", "")
-    assert look_at(tmp_path) == Look()
+    assert look_at(tmp_path) == Schedules()
     put(tmp_path / "usr/lib/systemd/system/sapd.timer", b"[Timer]\nUnit=a\0b\n\xff")
-    assert look_at(tmp_path) == Look()
+    assert look_at(tmp_path) == Schedules()
 
 
 @pytest.mark.servers

@@ -6,6 +6,7 @@ waits for the next line of any session, and drops that.
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from tests.servers.server import Server
 
@@ -39,11 +40,21 @@ authtest "$1"
 """
 
 
+_CERTIFICATES = """\
+openssl req -quiet -x509 -newkey rsa:2048 -nodes -subj /CN=mx1 \\
+    -keyout /etc/courier/pop3d.pem -out /etc/courier/certificate
+cat /etc/courier/certificate >>/etc/courier/pop3d.pem
+cp /etc/courier/pop3d.pem /etc/courier/imapd.pem
+sed -i 's/^TLS_DHPARAMS=/#&/; s/^TLS_CACHEFILE=/#&/; s/^TLS_TRUSTCERTS=/#&/' \\
+    /etc/courier/pop3d-ssl /etc/courier/imapd-ssl
+"""
+
+
 class Courier(Server):
     """It has the usual ports, with IPv4 and IPv6. A failed login is answered after 5 seconds."""
 
     NAME = "courier"
-    PACKAGES = ("courier-pop", "courier-imap")
+    PACKAGES: ClassVar[tuple[str, ...]] = ("courier-pop", "courier-imap")
     USERS = ("bob", "alice", "carol", "mail user", "eve@example.com", "a, ip=[6.6.6.6], port=[1]")
     pop3 = 110
     imap = 143
@@ -55,3 +66,14 @@ class Courier(Server):
     def commands(self) -> Sequence[Sequence[str]]:
         """Debian's start scripts: a courierlogger for each, which becomes a daemon."""
         return [[f"/usr/lib/courier/{name}", "start"] for name in ("pop3d", "imapd")]
+
+
+class Courier13(Courier):
+    """Debian 13's, with TLS on the usual ports."""
+
+    PACKAGES = ("courier-pop/trixie", "courier-imap/trixie", "openssl/trixie")
+
+    def prepare(self) -> None:
+        """Make certificates, too."""
+        super().prepare()
+        self.shell(_CERTIFICATES)

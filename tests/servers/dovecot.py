@@ -98,3 +98,9 @@ class Dovecot(Server):
     def commands(self) -> Sequence[Sequence[str]]:
         """In the foreground."""
         return [["dovecot", "-F"]]
+
+
+class Dovecot24(Dovecot):
+    """Debian 13's, which says "Logged in"."""
+
+    PACKAGES = ("dovecot-pop3d/trixie", "dovecot-imapd/trixie")

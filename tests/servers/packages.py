@@ -11,12 +11,17 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+_MIRROR = ""  # of this machine
 _MERGED = ("bin", "lib", "lib64", "sbin")  # Debian 12 has them in /usr
 
 
 @cache
 def unpacked(*names: str) -> Path:
-    """A folder like `/` with these packages, and all that they need and this machine lacks."""
+    """A folder like `/` with these packages, and all that they need and this machine lacks.
+
+    A name may end in a slash and another release of Debian, as "courier-pop/trixie". Then all that
+    it needs is of that release, its C library, too.
+    """
     folder = Path(tempfile.mkdtemp(prefix="sapd-packages-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     archives = folder / "archives"
@@ -40,9 +45,12 @@ def _download(name: str, archives: Path) -> None:
     One at a time, as apt would refuse two that conflict. It only simulates and fetches: what it
     would remove in exchange stays.
     """
+    name, _, release = name.partition("/")
     ours = [f"Dir::Cache::archives={archives}", "Debug::NoLocking=true"]
     install = ("install", "-y", "--download-only", "--no-install-recommends", name)
-    if _apt(ours, *install).returncode:
+    if release:
+        ours += _of(release, archives.parent)
+    if release or _apt(ours, *install).returncode:
         lists = archives.with_name("lists")
         (lists / "partial").mkdir(parents=True, exist_ok=True)
         ours += [f"Dir::State::lists={lists}", "Dir::Cache::pkgcache=", "Dir::Cache::srcpkgcache="]
@@ -50,6 +58,20 @@ def _download(name: str, archives: Path) -> None:
         done = _apt(ours, *install)
         if done.returncode:
             raise RuntimeError(f"apt-get does not fetch {name}: {done.stdout}")
+
+
+def _of(release: str, folder: Path) -> list[str]:
+    """Apt's options for a system of that release with nothing installed on it."""
+    sources = folder / "sources.list"
+    keys = "[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]"
+    sources.write_text(f"deb {keys} {_MIRROR} {release} main\n")
+    (folder / "status").touch()
+    return [
+        f"Dir::Etc::sourcelist={sources}",
+        "Dir::Etc::sourceparts=/nonexistent",
+        f"Dir::State::status={folder / 'status'}",
+        "APT::Sandbox::User=root",
+    ]
 
 
 def _apt(options: list[str], *command: str) -> "subprocess.CompletedProcess[str]":

@@ -1,5 +1,6 @@
 """Mail clients: they log in by POP3 or IMAP, or send whatever bytes a test wants to be sent."""
 
+import ssl
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Self
@@ -43,6 +44,15 @@ class Session:
             more = self._line()
             reply += more
         return reply
+
+    def start_tls(self, command: bytes) -> None:
+        """Ask for TLS, and go on with it, whatever the server's certificate."""
+        self.say(command)
+        self.reader.close()
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        self.socket = context.wrap_socket(self.socket)
+        self.reader = self.socket.makefile("rb")
 
     def hang_up(self, line: bytes) -> None:
         """Send the last line, and wait until the server has hung up: it has logged by then."""
