@@ -44,17 +44,18 @@ def main() -> int:
 
 
 def _command() -> int:
-    try:
-        status = sapd.main(prog_name="sapd", standalone_mode=False)
+    try:  # not by `main`, which takes any pipe that broke for standard output
+        with sapd.make_context("sapd", sys.argv[1:]) as context:
+            status = sapd.invoke(context)
         return status if isinstance(status, int) else 0
+    except click.exceptions.Exit as end:  # behind the help
+        return end.exit_code
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "sapd"
         messages.complain("error", f"{error.format_message()} See {command} --help.")
         return error.exit_code
     except click.Abort:
         return 130
-    except SystemExit:  # so click ends where the reader of the help left
-        return 0
 
 
 def _say(text: str, **style: Any) -> None:

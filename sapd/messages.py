@@ -6,6 +6,7 @@ Everything is one line, with what a terminal or a mail could stumble over escape
 from __future__ import annotations
 
 import os
+import select
 import sys
 from collections.abc import Callable
 
@@ -60,6 +61,9 @@ def _status_of(act: Callable[[], int | None]) -> int:
             complain("error", str(one))
         return problem.status
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and not _nobody_reads():  # another pipe
+            complain("error", str(errors.bug(error)))
+            return errors.BUG
         if error.filename is None:  # from click, which prints the help by itself
             _failures.setdefault("stdout", error)
             return 0
@@ -97,6 +101,13 @@ def write(text: str) -> None:
 def unwritable() -> bool:
     """Whether standard output takes no more: its reader left, as `head` does, or it is full."""
     return "stdout" in _failures
+
+
+def _nobody_reads() -> bool:
+    """Whether standard output is a pipe that was closed at its other end."""
+    ready = select.poll()
+    ready.register(sys.stdout.fileno(), select.POLLOUT)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in ready.poll(0))
 
 
 def _write(name: str, text: str | None = None) -> None:

@@ -186,3 +186,18 @@ def test_a_log_without_an_end_is_read_no_further(
         done = subprocess.run(command, stdin=yes.stdout, stdout=end, check=False, timeout=60)
         yes.kill()
     assert done.returncode == status
+
+
+@pytest.mark.parametrize("options", [[], ["-v"]], ids=["", "by click"])
+def test_another_pipe_that_nobody_reads_is_no_reader_that_left(
+    commands: Commands, options: list[str]
+) -> None:
+    code = (
+        "import sys; from sapd import __main__, run\n"
+        "def broken(*args, **more): raise BrokenPipeError(32, 'Broken pipe')\n"
+        "run.once = broken; __main__.main()"
+    )
+    command = [sys.executable, "-c", code, "run", "-c", str(commands.site.config), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 70
+    assert done.stderr.startswith("sapd: error: a bug in sapd, please report it: BrokenPipeError: ")

@@ -9,7 +9,7 @@ import time
 from base64 import b64encode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import cycle, product
 from pathlib import Path
 
@@ -303,10 +303,13 @@ def test_nginxs_own_log_can_be_forged(server: Server) -> None:
 def test_dovecot_makes_a_success_line_of_a_long_id(tmp_path: Path) -> None:
     """It cuts messages over 4,096 bytes, and logs as many fields as a client sends, if asked to."""
     client, names = STRANGERS[0], (b"Login", b"Logged in", b"proxy(a,b:1): Started proxying to h")
-    with (
-        Machine(tmp_path, [client], packages=Dovecot.PACKAGES) as machine,
-        Dovecot(machine, tmp_path, "imap_id_log = *\n") as server,
-    ):
+    with Machine(tmp_path, [client], packages=Dovecot.PACKAGES) as machine, ExitStack() as stack:
+        dovecot = Dovecot(machine, tmp_path, "imap_id_log = *\n")
+        if dovecot.version >= (2, 4):  # it does not write them any more
+            with pytest.raises(RuntimeError, match="Unknown setting: imap_id_log"):
+                stack.enter_context(dovecot)
+            return
+        server = stack.enter_context(dovecot)
 
         def identify(word: bytes, fill: int) -> None:
             fields = [b'"k" "%s"' % (b"A" * 80)] * 48 + [b'"k" "%s%s"' % (b"B" * fill, word)]

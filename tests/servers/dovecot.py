@@ -89,11 +89,17 @@ class Dovecot(Server):
         (self.folder / "dovecot.conf").write_text(self._configuration() + self.settings)
         self.shell(_PREPARE, str(self.folder))
 
-    def _configuration(self) -> str:
+    @property
+    def version(self) -> tuple[int, ...]:
+        """The first two numbers of the version that the machine has."""
         command = ["dovecot", "--version"]
         done = self.machine.run(command, capture_output=True, text=True)
-        version = tuple(map(int, re.findall(r"\d+", done.stdout)[:2]))
-        return _VERSIONS + _COMMON + _FROM_2_4 if version >= (2, 4) else _COMMON + _UP_TO_2_3
+        return tuple(map(int, re.findall(r"\d+", done.stdout)[:2]))
+
+    def _configuration(self) -> str:
+        if self.version >= (2, 4):
+            return _VERSIONS + _COMMON + _FROM_2_4
+        return _COMMON + _UP_TO_2_3
 
     def commands(self) -> Sequence[Sequence[str]]:
         """In the foreground."""
