@@ -46,7 +46,7 @@ EXAMPLES = int(os.environ.get("SAPD_EXAMPLES", "0"))
 START = 1_800_000_000
 
 ADDRESSES = ["192.0.2.1", "192.0.2.10", "192.0.2.100", "10.0.0.7", "2001:db8::7"]
-ACCOUNTS = ["bob", "eve", "Zoe"]
+ACCOUNTS = ["bob", "eve", "Zoe", "BOB"]
 SPELLINGS = {"192.0.2.100": "::ffff:192.0.2.100", "2001:db8::7": "2001:DB8:0::7"}
 
 STRANGER = "203.0.113.66"
@@ -139,7 +139,7 @@ class Host(RuleBasedStateMachine):
         self.site = Site(Path(tempfile.mkdtemp(dir=self.folder)))
         self.model = Model()
         self.now = START
-        self.clock_went_back = self.was_cut = False
+        self.clock_went_back = self.was_cut = self.was_ever_cut = False
         self.numbers = itertools.count(1000)
         self.lines: dict[int, str] = {}
         self.writes_to = self.site.log
@@ -291,7 +291,7 @@ class Host(RuleBasedStateMachine):
             other.rename(self.site.log)
         else:
             self.site.log.write_bytes(other.read_bytes())
-        self.was_cut = True
+        self.was_cut = self.was_ever_cut = True
 
     # What the administrator, the clock and accidents do.
 
@@ -542,7 +542,7 @@ class Host(RuleBasedStateMachine):
 
     def model_after_a_run(self, closing: list[str] | None = None) -> Model:
         model = copy.deepcopy(self.model)
-        model.run(self.now, *self.standing(), closing)
+        model.run(self.now, *self.standing(), closing, lost=self.was_ever_cut)
         return model
 
     def note_that_it_was_saved(self) -> None:
@@ -572,7 +572,11 @@ class Host(RuleBasedStateMachine):
         Where the log is read from the window's edge on, rotated files are only looked into if the
         log begins inside the window; once the clock was set back, its stamps don't tell.
         """
-        from_edge = self.was_cut or self.model.saved == 0 or self.model.reads_again(self.now)
+        from_edge = (
+            self.was_cut
+            or self.model.saved == 0
+            or (self.model.was_set_back(self.now) or self.model.is_right_again(self.now))
+        )
         surely: set[int] = set()
         perhaps: set[int] = set()
         for path in self.site.folder.glob("qpopper*"):
