@@ -5,6 +5,7 @@ What is here is for `machine.Machine`, which lays it over its own view of the ma
 """
 
 import atexit
+import re
 import shutil
 import subprocess
 import tempfile
@@ -12,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 _MERGED = ("bin", "lib", "lib64", "sbin")  # Debian 12 has them in /usr
+_SOURCES = Path("/etc/apt/sources.list.d")
 
 
 @cache
@@ -34,6 +36,42 @@ def unpacked(*names: str) -> Path:
     return root
 
 
+@cache
+def source(name: str) -> Path:
+    """The unpacked source of one package, patched as Debian builds it."""
+    folder = Path(tempfile.mkdtemp(prefix="sapd-source-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    parts = folder / "parts"
+    parts.mkdir()
+    for listed in _SOURCES.glob("*.sources"):
+        text = listed.read_text()
+        (parts / listed.name).write_text(re.sub(r"(?m)^Types: deb$", "Types: deb-src", text))
+    for listed in (_SOURCES.with_name("sources.list"), *_SOURCES.glob("*.list")):
+        if listed.exists():
+            text = listed.read_text()
+            (parts / listed.name.replace("sources.list", "main.list")).write_text(
+                re.sub(r"(?m)^deb\s", "deb-src ", text)
+            )
+    ours = [f"Dir::Etc::SourceParts={parts}", "Dir::Etc::SourceList=/dev/null"]
+    ours += _lists(folder)
+    _apt(ours, "update")
+    done = _apt(ours, "source", "--download-only", name, cwd=folder)
+    if done.returncode:
+        raise RuntimeError(f"apt-get does not fetch the source of {name}: {done.stdout}")
+    (description,) = folder.glob("*.dsc")
+    unpacked = folder / "source"
+    command = ["dpkg-source", "--no-check", "-x", str(description), str(unpacked)]
+    subprocess.run(command, check=True, capture_output=True)
+    return unpacked
+
+
+def _lists(folder: Path) -> list[str]:
+    """The options for lists of our own in a folder, fresh ones."""
+    lists = folder / "lists"
+    (lists / "partial").mkdir(parents=True, exist_ok=True)
+    return [f"Dir::State::lists={lists}", "Dir::Cache::pkgcache=", "Dir::Cache::srcpkgcache="]
+
+
 def _download(name: str, archives: Path) -> None:
     """Fetch one package and its dependencies; with lists of our own if the machine's are old.
 
@@ -43,16 +81,16 @@ def _download(name: str, archives: Path) -> None:
     ours = [f"Dir::Cache::archives={archives}", "Debug::NoLocking=true"]
     install = ("install", "-y", "--download-only", "--no-install-recommends", name)
     if _apt(ours, *install).returncode:
-        lists = archives.with_name("lists")
-        (lists / "partial").mkdir(parents=True, exist_ok=True)
-        ours += [f"Dir::State::lists={lists}", "Dir::Cache::pkgcache=", "Dir::Cache::srcpkgcache="]
+        ours += _lists(archives.parent)
         _apt(ours, "update")
         done = _apt(ours, *install)
         if done.returncode:
             raise RuntimeError(f"apt-get does not fetch {name}: {done.stdout}")
 
 
-def _apt(options: list[str], *command: str) -> "subprocess.CompletedProcess[str]":
+def _apt(
+    options: list[str], *command: str, cwd: Path | None = None
+) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         ["apt-get", "-q", *(f"-o{option}" for option in options), *command],
         stdin=subprocess.DEVNULL,
@@ -60,6 +98,7 @@ def _apt(options: list[str], *command: str) -> "subprocess.CompletedProcess[str]
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
+        cwd=cwd,
     )
 
 
