@@ -90,6 +90,10 @@ class Decision(NamedTuple):
         """When each open address closes, if nobody logs in again (UTC epoch seconds)."""
         return {address: max(accounts.values()) for address, accounts in self.open.items()}
 
+    def written_ends(self, rules: Rules) -> dict[str, int]:
+        """The same as they are written into the map: see `Rules.written_end`."""
+        return {address: rules.written_end(address, end) for address, end in self.ends().items()}
+
 
 class Grant(NamedTuple):
     """An address that may relay: by whose logins, since and until when (UTC epoch seconds)."""

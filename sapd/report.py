@@ -113,6 +113,21 @@ def refusals(
     return warnings
 
 
+def kept_open(
+    path: str, lets_in: Mapping[str, Iterable[str]], decision: Decision, since: float
+) -> list[tuple[str, str]]:
+    """A warning about those whom the map at `path` lets in although they should be closed.
+
+    No map could be published `since` then (UTC epoch seconds).
+    """
+    late = sorted(lets_in.keys() - decision.open.keys())
+    if not late:
+        return []
+    who = ", ".join(f"{address} ({', '.join(sorted(lets_in[address]))})" for address in late)
+    when = f"no map could be published since {rfc3339(since)}, for longer than a window"
+    return [(path, f"{who} may still relay, and should not: {when}")]
+
+
 def left_behind(path: str | None) -> list[tuple[str, str]]:
     """A warning about a map at `path` that was published before, and is not any more."""
     reason = "is no longer kept, and lets in whoever was open last; rebuild or remove it"

@@ -166,7 +166,7 @@ class _Pass:
         was, rules = self.saved.state, self.config.rules
         try:
             decided = decision.decide(was.ledger, rules, self.map.objection_to, self.now)
-            wanted = self.map.wanted(decided.ends())
+            wanted = self.map.wanted(decided.written_ends(rules))
             rewrite = not self.map.is_published(wanted, was.published)
             summary = self.map.summary(len(decided.open))
             if rewrite and not self.dry:
@@ -193,7 +193,8 @@ class _Pass:
         decided = decision.decide(was.ledger, rules, lambda _: None, self.now).only(lets_in)
         changes: list[Change] = []
         if decided.open.keys() != lets_in.keys():
-            published = maps.publish_fewer(self.map, status, decided.ends(), lets_in, was.published)
+            ends = decided.written_ends(rules)
+            published = maps.publish_fewer(self.map, status, ends, lets_in, was.published)
             if published is not None:
                 gone = decision.of_gone(lets_in, decided, was.ledger, rules, self.now)
                 changes = report.changes(was.ledger, lets_in, decided, {}, gone, self.now)
@@ -202,6 +203,8 @@ class _Pass:
                 lets_in = {address: sorted(accounts) for address, accounts in decided.open.items()}
         since = was.unpublished.since if was.unpublished else self.now
         self.saved.change(unpublished=Unpublished(since, lets_in))
+        if not self.map.closes_by_itself and since + rules.window < self.now:
+            self.report.warnings += report.kept_open(self.map.path, lets_in, decided, since)
         return changes
 
     def _cut(self, log: Log) -> None:

@@ -38,7 +38,7 @@ def differences(config: Config, now: float) -> Iterator[tuple[str, str]]:
     """
     saved = state.load(config.state_directory)
     path = maps.chosen(config.access).path
-    ends = _decide(config, saved, now).ends()
+    is_open = _decide(config, saved, now).open.keys()
     candidates = {*saved.ledger.claims, *saved.lets_in()}
     try:
         live = set(maps.chosen(config.access).published_now(now, candidates))
@@ -46,8 +46,8 @@ def differences(config: Config, now: float) -> Iterator[tuple[str, str]]:
         yield problem.subject, f"can't be compared with what should be: {problem.reason}"
     else:
         found = [
-            ("still lets in", sorted(live - ends.keys())),
-            ("does not let in yet", sorted(ends.keys() - live)),
+            ("still lets in", sorted(live - is_open)),
+            ("does not let in yet", sorted(is_open - live)),
         ]
         said = [f"{verb} {_few(addresses)}" for verb, addresses in found if addresses]
         if said:

@@ -32,7 +32,7 @@ cd "$root"
 		"pip install -e . --group test && pytest -m 'not servers'"
 need_python
 need_packages sendmail-bin sendmail-cf m4 rsyslog cron logrotate systemd \
-	iproute2 strace faketime acl e2fsprogs xfsprogs procps db-util bzip2 xz-utils \
+	iproute2 strace faketime acl e2fsprogs xfsprogs procps db-util bzip2 xz-utils build-essential \
 	util-linux mount bsdutils
 
 scratch=$(as_owner mktemp -d)

@@ -66,10 +66,19 @@ def test_sound(site: Site, root: Path) -> None:
     assert f"sapd run is started by {root}/etc/cron.d/sapd:1" in said
 
 
+def asking(site: Site) -> str:
+    """The lines of a sendmail.cf that asks the site's map, also if that is a separate one."""
+    return (
+        f"O DontBlameSendmail=TrustStickyBit\nKaccess hash {site.source}\n"
+        "R$*\t$: $>A <$1> <?> <+ Connect> <$1>\nR$*\t$: <$(access Connect:$1 $: ? $)>\n"
+    )
+
+
 @pytest.mark.servers
 def test_the_command_says_so(site: Site, tmp_path: Path) -> None:
     """On a machine whose own cron starts it."""
-    site.configure(log_settings="keep_lines = 1000")
+    site.configure(log_settings="keep_lines = 1000", access_settings='cf = "sendmail.cf"')
+    (site.folder / "sendmail.cf").write_text(asking(site))
     site.write(login("192.0.2.10"))
     site.run()
     stage = tmp_path / "stage"
@@ -167,7 +176,7 @@ def test_everything_wrong(site: Site, root: Path) -> None:
 def test_a_map_that_sendmail_cannot_read(site: Site, root: Path) -> None:
     cf = root / "etc/mail/sendmail.cf"
     cf.parent.mkdir()
-    cf.write_text("O TrustedUser=smmta\nO DontBlameSendmail=TrustStickyBit\n")
+    cf.write_text(f"O TrustedUser=smmta\nO DontBlameSendmail=TrustStickyBit\n{asking(site)}")
     site.write(login("192.0.2.10"))
     for separate in (False, True):
         if separate:

@@ -32,6 +32,9 @@ def test_defaults(tmp_path: Path) -> None:
             "makemap": "/usr/sbin/makemap",
             "tag": "Connect:",
             "limits": {},
+            "type": "hash",
+            "cf": "/etc/mail/sendmail.cf",
+            "self_closing": False,
         },
     )
     assert found.state_directory == "/var/lib/sapd"
@@ -57,6 +60,8 @@ def test_everything(tmp_path: Path) -> None:
         database = "relay.db"
         makemap = "/opt/makemap"
         tag = ""
+        type = "btree"
+        cf = "sendmail.cf"
         [state]
         directory = "state"
         [[network]]
@@ -78,6 +83,9 @@ def test_everything(tmp_path: Path) -> None:
         "makemap": "/opt/makemap",
         "tag": "",
         "limits": {},
+        "type": "btree",
+        "cf": str(tmp_path / "sendmail.cf"),
+        "self_closing": False,
     }
     assert found.state_directory == str(tmp_path / "state")
     assert dict(found.rules.windows) == {
@@ -131,6 +139,13 @@ def test_everything(tmp_path: Path) -> None:
         (GOOD + "cut_above = 5", "log.cut_above needs keep_lines"),
         (GOOD + "keep_lines = 5\ncut_above = 4", "log.cut_above is 4, less than keep_lines 5"),
         (GOOD + '[access]\ndatabase = "relay"', "access.database must end in .db"),
+        (GOOD + '[access]\ndatabase = "a.db"\ntype = "cdb"', "access.database must end in .cdb"),
+        (GOOD + '[access]\ntype = "dbm"', 'access.type is "dbm"; '),
+        (GOOD + "[access]\nself_closing = 1", "access.self_closing must be true or false"),
+        (
+            GOOD + '[access]\nself_closing = true\ntag = "Pop:"',
+            "access.tag has no effect with self_closing; remove it",
+        ),
         (
             GOOD + '[access]\nsource="a.db"\ndatabase="a.db"',
             "access.database is .* the same file as",

@@ -80,7 +80,8 @@ def test_a_busy_run_loads_no_heavy_modules(site: Site) -> None:
         "sapd", "sapd.__main__", "sapd.addresses", "sapd.audit", "sapd.child", "sapd.config",
         "sapd.cut", "sapd.decision", "sapd.defaults", "sapd.errors", "sapd.files", "sapd.formats",
         "sapd.idle", "sapd.intake", "sapd.maillog", "sapd.maps", "sapd.maps.access",
-        "sapd.maps.live", "sapd.maps.sendmail", "sapd.messages", "sapd.recogniser", "sapd.relay",
+        "sapd.maps.databases", "sapd.maps.live", "sapd.maps.sendmail", "sapd.maps.sendmail_cf",
+        "sapd.messages", "sapd.recogniser", "sapd.relay",
         "sapd.report", "sapd.run", "sapd.scan", "sapd.state", "sapd.timestamps", "sapd.toml_table",
     }  # fmt: skip
 

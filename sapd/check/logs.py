@@ -14,6 +14,7 @@ from sapd.check.finding import Finding, Note, problem
 from sapd.check.rotation import rotates
 from sapd.check.syslogs import SYSLOG_CONFS, syslog_sources
 from sapd.config import Config, Log
+from sapd.crowds import crowds
 from sapd.formats import AUTO, load, usable
 from sapd.maillog import Reading
 from sapd.recogniser import Event, Recogniser, Unusable, syslog_frame
@@ -35,6 +36,7 @@ class _Seen:
     logins: Counter[str] = field(default_factory=Counter)  # by format
     opening: int = 0  # logins that name an address
     others: Counter[str] = field(default_factory=Counter)  # logins, by formats not configured
+    clients: set[tuple[str, str, float]] = field(default_factory=set)  # address, account, hour
     latest: deque[bytes] = field(default_factory=lambda: deque(maxlen=_MISSES))  # lines
 
 
@@ -78,6 +80,7 @@ def findings(log: Log, config: Config, root: str) -> Iterator[Finding]:
             f"{log.path}: its last stamp is {halves / 2:g} h before its last change; if that "
             "line is not old, set timezone for this log",
         )
+    yield from _crowds(log, seen, config)
     yield from _cutting(log, root)
     if seen.syslog:
         yield _forgeable(log.path, root)
@@ -93,11 +96,23 @@ def _look(reading: Reading, recogniser: Recogniser, rest: Recogniser, now: float
                 seen.logins[event.format] += 1
                 seen.opening += event.address is not None
                 seen.ahead += event.time > now + AHEAD
+                if event.address is not None:
+                    seen.clients.add((event.address, event.account, event.time // 3600 * 3600))
         seen.others.update(event.format for event in rest.events(block) if event.event == "login")
         seen.latest.extend(block.removesuffix(b"\n").split(b"\n")[-_MISSES:])
     seen.lines = reading.lines_read
     seen.syslog = syslog_frame(seen.last.removesuffix(b"\n")) is not None
     return seen
+
+
+def _crowds(log: Log, seen: _Seen, config: Config) -> Iterator[Finding]:
+    """Who opens the relay for many, though it is no single user's device."""
+    for crowd in crowds(seen.clients):
+        if not config.rules.forbids(crowd.address):
+            where = f"{log.path}: {crowd.accounts} accounts logged in from {crowd.address}"
+            what = "if that is a webmail, a monitor or a proxy, shut it"
+            remedy = f'[policy] never = ["{crowd.address}"]'
+            yield Note(f"{where}, in {crowd.hours} hours of a day; {what}: {remedy}")
 
 
 def _formats(log: Log, seen: _Seen, recogniser: Recogniser, folder: str) -> Iterator[Finding]:

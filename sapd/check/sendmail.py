@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING
 
 from sapd import errors, files
 from sapd.check.finding import Finding, Note, problem
-from sapd.check.look import Look
 from sapd.check.readable import why_unreadable, writable_folders
+from sapd.check.running import mail_servers
+from sapd.maps import sendmail_cf
+from sapd.maps.databases import kind_of
 from sapd.maps.live import Published, is_untouched
+from sapd.maps.sendmail_cf import DEFAULT
 
 if TYPE_CHECKING:
     from sapd.maps.sendmail import Sendmail
 
-_HASH_MAGIC = 0x061561  # Berkeley DB, db_page.h: DB_HASHMAGIC, the fourth word of the first page
 _FEATURES = {  # of sendmail's, that look a limit up
     "client_rate": "ratecontrol",
     "client_connections": "conncontrol",
@@ -29,13 +31,20 @@ def findings(
     server: Sendmail, published: Published | None, scratch: str, root: str
 ) -> Iterator[Finding]:
     """What a run would meet at the map, and sendmail; see `maps.Map.findings`."""
-    cf = os.path.join(root, "etc/mail/sendmail.cf")
+    cf = server.cf if server.cf != DEFAULT else os.path.join(root, DEFAULT.lstrip("/"))
+    text = sendmail_cf.read(cf)
     yield from _building(server, scratch)
     for folder in writable_folders(server.path, cf):
         reason = f"others may write there, so sendmail refuses {server.path}"
         yield Finding(errors.CANT_CREATE, f"{folder}: {reason}; chmod go-w {folder}")
     yield _live_map(server, published, cf)
-    yield from _limits(server, cf)
+    yield from _asking(server, cf, text)
+    yield from _limits(server, cf, text)
+    others = mail_servers(root)
+    if others and "sendmail" not in others:
+        names = " and ".join(sorted(others))
+        reason = f"is for sendmail, but what runs here is {names}; set access.server"
+        yield Finding(errors.BAD_CONFIG, f"{server.path}: {reason}")
 
 
 def _building(server: Sendmail, scratch: str) -> Iterator[Finding]:
@@ -48,7 +57,8 @@ def _building(server: Sendmail, scratch: str) -> Iterator[Finding]:
         return
     try:
         with TemporaryDirectory(dir=scratch) as folder:
-            trial = server.trial(os.path.join(folder, "check.db"))
+            suffix = sendmail_cf.SUFFIXES[server.type]
+            trial = server.trial(os.path.join(folder, "check" + suffix))
             with trial.built(b""):
                 pass
         count = trial.source.count
@@ -69,11 +79,16 @@ def _live_map(server: Sendmail, published: Published | None, cf: str) -> Finding
     except errors.SapdError as error:
         return problem(error)
     try:
-        magic = os.pread(fd, 4, 12)
+        kind = kind_of(fd)
     finally:
         os.close(fd)
-    if _HASH_MAGIC not in (int.from_bytes(magic, "little"), int.from_bytes(magic, "big")):
-        return Finding(errors.CANT_CREATE, f"{path}: is no hash database; sapd run makes it anew")
+    if kind is None:
+        reason = f"is no {server.type} database; sapd run makes it anew"
+        return Finding(errors.CANT_CREATE, f"{path}: {reason}")
+    if kind != server.type:
+        reason = f"is a {kind} database, which sapd run does not replace by a {server.type} one"
+        remedy = f'set access.type = "{kind}", or move it away'
+        return Finding(errors.BAD_CONFIG, f"{path}: {reason}; {remedy}")
     if why := why_unreadable(path, cf):
         return Finding(errors.NO_PERMISSION, f"{path}: {why}")
     if not os.access(path, os.W_OK):
@@ -82,12 +97,78 @@ def _live_map(server: Sendmail, published: Published | None, cf: str) -> Finding
     if published is not None and not is_untouched(path, published):
         reason = "was changed since sapd made it; sapd run makes it anew"
         return Finding(errors.MAKEMAP_FAILED, f"{path}: {reason}")
-    return Finding(0, f"{path}: is a hash database")
+    return Finding(0, f"{path}: is a {kind} database")
 
 
-def _limits(server: Sendmail, cf: str) -> Iterator[Finding]:
+def _asking(server: Sendmail, cf: str, text: str) -> Iterator[Finding]:
+    """Whether sendmail asks the map, as a database of its type, and for the entries in it."""
+    path = server.path
+    if text == "":
+        yield Note(f"{path}: is not known to be asked, because {cf} can't be read")
+        return
+    example = "separate-map.mc" if server.source_path is None else "access.mc"
+    if server.closes_by_itself and server.source_path is not None:
+        example = "self-closing.mc"
+    remedy = f"add the lines of examples/sendmail/{example} to sendmail.mc"
+    named = sendmail_cf.of_database(text, path)
+    if not named:
+        yield Finding(errors.BAD_CONFIG, f"{path}: {_not_named(server, cf, text, remedy)}")
+        return
+    name, kind, _ = named[-1]
+    if kind != server.type:
+        reason = f"sendmail reads it as a {kind} map, by {cf}, and sapd makes a {server.type} one"
+        yield Finding(errors.BAD_CONFIG, f'{path}: {reason}; set access.type = "{kind}"')
+    elif not _is_looked_up(server, text, name):
+        what = f"entries with {server.tag}" if server.tag else "addresses"
+        reason = f"{cf} has no rule that looks {what} up in its map {name}"
+        yield Finding(errors.BAD_CONFIG, f"{path}: {reason}; {remedy}")
+    elif server.closes_by_itself and _skips_checks(text):
+        reason = "an open address is spared all checks of its mail's sender"
+        order = "put FEATURE(`delay_checks') before the lines of examples/sendmail"
+        yield Finding(errors.BAD_CONFIG, f"{path}: by {cf} {reason}; {order}")
+    else:
+        yield Finding(0, f"{path}: sendmail asks it, as its map {name}")
+        yield _closing(server)
+
+
+def _not_named(server: Sendmail, cf: str, text: str, remedy: str) -> str:
+    """What sendmail asks in place of this map, and what to do."""
+    access = sendmail_cf.keyed_maps(text).get("access")
+    if server.source_path is None:
+        return f"{cf} has no map of that file; {remedy}"
+    if access is None:
+        return f"{cf} has no map for access; {remedy}"
+    if access.database is None:
+        return f"sendmail asks a map of class {access.kind}, by {cf}; {remedy}"
+    asked = f"sendmail asks {access.database}, by {cf}"
+    return f'{asked}; set access.database = "{access.database}"'
+
+
+def _is_looked_up(server: Sendmail, text: str, name: str) -> bool:
+    """The rules for `Connect:` put the tag in front of an address by themselves."""
+    if server.closes_by_itself or server.source_path is None:
+        return sendmail_cf.is_asked(text, name, server.tag)
+    return re.search(rf"(?m)^R.*[<( ]\+? ?{re.escape(server.tag.rstrip(':'))}\b", text) is not None
+
+
+def _skips_checks(text: str) -> bool:
+    """With delay_checks nothing else checks the mail of whoever the rules let in."""
+    delayed = sendmail_cf.ruleset(text, "Delay_TLS_Clt") != ""
+    return delayed and "$>checkmail" not in sendmail_cf.ruleset(text, "Local_Relay_Auth")
+
+
+def _closing(server: Sendmail) -> Finding:
+    """What closes an address, should the schedule stop."""
+    if server.closes_by_itself:
+        return Finding(
+            0, f"{server.path}: sendmail closes an address by itself when its time is over"
+        )
+    reason = "only a run closes an address: if the schedule stops, it stays open"
+    return Note(f"{server.path}: {reason}; see access.self_closing")
+
+
+def _limits(server: Sendmail, cf: str, text: str) -> Iterator[Finding]:
     """Whether the rules in sendmail.cf look each limit up, and in the map that sapd writes."""
-    text = Look().text(cf)
     for setting, tag in server.tags.items():
         if tag not in server.limits:
             continue
@@ -110,8 +191,8 @@ def _limits(server: Sendmail, cf: str) -> Iterator[Finding]:
 
 def _asked(text: str) -> str | None:
     """The database behind the map `access`, in which the rules look; None if it is no one file."""
-    found = re.findall(r"(?m)^Kaccess[ \t]+(?:hash|btree)\b.*[ \t](/\S+)", text)
-    return f"{found[-1].removesuffix('.db')}.db" if found else None
+    access = sendmail_cf.keyed_maps(text).get("access")
+    return access.database if access else None
 
 
 def _same(one: str, other: str) -> bool:

@@ -28,12 +28,14 @@ class Map(Protocol):
     """One mail server's map, made from the settings in [access], as `options_of` gives them.
 
     `path` is the live file that the mail server reads. A run by root goes on as the owner of the
-    folder `belongs_to`, which is None where root is wanted. Reading the administrator's entries
+    folder `belongs_to`, which is None where root is wanted. `closes_by_itself` is whether the mail
+    server heeds the ends in the entries, with no run. Reading the administrator's entries
     may raise `SapdError` from any method but `options_of` and `files`.
     """
 
     path: str
     belongs_to: str | None = None
+    closes_by_itself: bool = False
 
     @classmethod
     def options_of(cls, access: Table, policy: Table) -> dict[str, Any]:
@@ -62,6 +64,7 @@ class Map(Protocol):
     def wanted(self, open_until: Mapping[str, float]) -> bytes:
         """The text of sapd's own entries for {address: end (UTC epoch seconds)}.
 
+        An end is the one to be written (`Rules.written_end`); a run closes on time all the same.
         The same bytes for the same decision.
         """
         ...

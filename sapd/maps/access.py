@@ -113,9 +113,16 @@ class Source:
 
     def permits(self, address: str) -> bool:
         """Whether the address relays by an entry for its network, if there is no objection."""
+        return self.relays_already(address) is not None
+
+    def relays_already(self, address: str) -> Objection | None:
+        """The entry by which the address relays, if there is no objection of another kind."""
         about = self._about(*addresses.to_bits(address))
         looked_up = ([entry for entry in entries if entry.is_looked_up] for _, entries in about)
-        return any(entry.relays for entry in next(filter(None, looked_up), []))
+        for entry in next(filter(None, looked_up), []):
+            if entry.relays:
+                return Objection(Reason.RELAYS_ALREADY, str(entry))
+        return None
 
     def _about(self, bits: int, number: int) -> Iterator[tuple[int, list[Entry]]]:
         """The entries that mean an address, the longest prefix first."""

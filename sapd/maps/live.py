@@ -17,7 +17,7 @@ import grp
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
@@ -153,13 +153,20 @@ class New(NamedTuple):
 
 
 def put_in_place(
-    new: New, path: str, wanted: str, mode: int, group: str | None, before: Published | None
+    new: New,
+    path: str,
+    wanted: str,
+    mode: int,
+    group: str | None,
+    before: Published | None,
+    examine: Callable[[int], None] = lambda _: None,
 ) -> Published:
     """Make the new map the live one, at `path`; `wanted` is the digest of its text.
 
     Where there is no live map the new file becomes it, with `mode`, and `group` if it can be had;
-    else everybody may read it. `before` is what was published last. Raises OSError, and `SapdError`
-    for a path that may not be written to.
+    else everybody may read it. `before` is what was published last. `examine` is given the live
+    map, open and locked, and raises `SapdError` if that may not be replaced. Raises OSError, and
+    `SapdError` for a path that may not be written to.
     """
     impatient = before is not None and before.lock_was_held
     while True:
@@ -169,7 +176,9 @@ def put_in_place(
             _give_to(new.fd, mode, group)
             return _published(path, wanted, new, _rename(new, path))
         try:
-            if not has_lock(live, fcntl.LOCK_EX, LOCK_WAIT_AGAIN if impatient else LOCK_WAIT):
+            locked = has_lock(live, fcntl.LOCK_EX, LOCK_WAIT_AGAIN if impatient else LOCK_WAIT)
+            examine(live)
+            if not locked:
                 _give_like(new.fd, os.fstat(live))
                 return _published(path, wanted, new, _rename(new, path), lock_was_held=True)
             if files.same_file(path, live):

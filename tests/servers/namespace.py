@@ -77,6 +77,10 @@ class Namespace:
         """One connection of a client that does not wait for the greeting, up to the reply."""
         return Answer(**self._ask("hasty", client))
 
+    def send(self, client: str, rcpt: str = FOREIGN) -> Answer:
+        """One connection that sends a mail of one line."""
+        return Answer(**self._ask("send", client, rcpt))
+
     def open_session(self, client: str, rcpt: str = FOREIGN) -> Answer:
         """Begin a session that stays open until ``close_session``, and take it up to MAIL."""
         return Answer(**self._ask("open", client, rcpt))
@@ -84,6 +88,10 @@ class Namespace:
     def session_rcpt(self) -> Answer:
         """Ask the open session for one more recipient."""
         return Answer(**self._ask("rcpt"))
+
+    def session_again(self) -> Answer:
+        """Begin one more envelope in the open session, up to RCPT."""
+        return Answer(**self._ask("again"))
 
     def close_session(self) -> None:
         """End the open session."""

@@ -5,14 +5,15 @@ What is here is for `machine.Machine`, which lays it over its own view of the ma
 """
 
 import atexit
+import re
 import shutil
 import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
 
-_MIRROR = ""  # of this machine
 _MERGED = ("bin", "lib", "lib64", "sbin")  # Debian 12 has them in /usr
+_SOURCES = Path("/etc/apt/sources.list.d")
 
 
 @cache
@@ -39,6 +40,42 @@ def unpacked(*names: str) -> Path:
     return root
 
 
+@cache
+def source(name: str) -> Path:
+    """The unpacked source of one package, patched as Debian builds it."""
+    folder = Path(tempfile.mkdtemp(prefix="sapd-source-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    parts = folder / "parts"
+    parts.mkdir()
+    for listed in _SOURCES.glob("*.sources"):
+        text = listed.read_text()
+        (parts / listed.name).write_text(re.sub(r"(?m)^Types: deb$", "Types: deb-src", text))
+    for listed in (_SOURCES.with_name("sources.list"), *_SOURCES.glob("*.list")):
+        if listed.exists():
+            text = listed.read_text()
+            (parts / listed.name.replace("sources.list", "main.list")).write_text(
+                re.sub(r"(?m)^deb\s", "deb-src ", text)
+            )
+    ours = [f"Dir::Etc::SourceParts={parts}", "Dir::Etc::SourceList=/dev/null"]
+    ours += _lists(folder)
+    _apt(ours, "update")
+    done = _apt(ours, "source", "--download-only", name, cwd=folder)
+    if done.returncode:
+        raise RuntimeError(f"apt-get does not fetch the source of {name}: {done.stdout}")
+    (description,) = folder.glob("*.dsc")
+    unpacked = folder / "source"
+    command = ["dpkg-source", "--no-check", "-x", str(description), str(unpacked)]
+    subprocess.run(command, check=True, capture_output=True)
+    return unpacked
+
+
+def _lists(folder: Path) -> list[str]:
+    """The options for lists of our own in a folder, fresh ones."""
+    lists = folder / "lists"
+    (lists / "partial").mkdir(parents=True, exist_ok=True)
+    return [f"Dir::State::lists={lists}", "Dir::Cache::pkgcache=", "Dir::Cache::srcpkgcache="]
+
+
 def _download(name: str, archives: Path) -> None:
     """Fetch one package and its dependencies; with lists of our own if the machine's are old.
 
@@ -51,9 +88,7 @@ def _download(name: str, archives: Path) -> None:
     if release:
         ours += _of(release, archives.parent)
     if release or _apt(ours, *install).returncode:
-        lists = archives.with_name("lists")
-        (lists / "partial").mkdir(parents=True, exist_ok=True)
-        ours += [f"Dir::State::lists={lists}", "Dir::Cache::pkgcache=", "Dir::Cache::srcpkgcache="]
+        ours += _lists(archives.parent)
         _apt(ours, "update")
         done = _apt(ours, *install)
         if done.returncode:
@@ -64,7 +99,7 @@ def _of(release: str, folder: Path) -> list[str]:
     """Apt's options for a system of that release with nothing installed on it."""
     sources = folder / "sources.list"
     keys = "[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]"
-    sources.write_text(f"deb {keys} {_MIRROR} {release} main\n")
+    sources.write_text(f"deb {keys} {_mirror()} {release} main\n")
     (folder / "status").touch()
     return [
         f"Dir::Etc::sourcelist={sources}",
@@ -74,7 +109,20 @@ def _of(release: str, folder: Path) -> list[str]:
     ]
 
 
-def _apt(options: list[str], *command: str) -> "subprocess.CompletedProcess[str]":
+def _mirror() -> str:
+    """Where this machine fetches Debian's packages from."""
+    form = "$(REPO_URI)"
+    command = ["apt-get", "indextargets", "--format", form, "Created-By: Packages"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = [uri for uri in done.stdout.split() if uri.rstrip("/").endswith("/debian")]
+    if not found:
+        raise RuntimeError("apt has no lists: run apt-get update")
+    return found[0]
+
+
+def _apt(
+    options: list[str], *command: str, cwd: Path | None = None
+) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         ["apt-get", "-q", *(f"-o{option}" for option in options), *command],
         stdin=subprocess.DEVNULL,
@@ -82,6 +130,7 @@ def _apt(options: list[str], *command: str) -> "subprocess.CompletedProcess[str]
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
+        cwd=cwd,
     )
 
 

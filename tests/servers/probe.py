@@ -4,14 +4,15 @@ It reads one JSON object a line from stdin and answers each with one on stdout:
 
 - ``{"do": "probe", "client", "server", "port", "rcpt"}``: one connection, up to RCPT;
 - ``{"do": "hasty", ...}``: one connection that speaks before the greeting, up to the reply;
-- ``{"do": "open", ...}``, then ``{"do": "rcpt"}`` any number of times, then ``{"do": "close"}``:
-  a session that stays open over several calls;
+- ``{"do": "open", ...}``, then ``{"do": "rcpt"}`` or ``{"do": "again"}`` (a new envelope, up to
+  RCPT) any number of times, then ``{"do": "close"}``: a session that stays open over several calls;
+- ``{"do": "send", ...}``: one connection that sends a mail of one line, up to the last reply;
 - ``{"do": "start", ...}``: probe without end in the background; ``{"do": "count"}`` tells how
   many answers of each kind came so far, ``{"do": "stop"}`` the same after the last one.
 
 An answer to a probe names the step it ended at (greeting, helo, mail, rcpt) and the code and
 text of the reply; code 0 stands for a connection that was refused, cut or silent.
-Nothing is ever sent after RCPT, so no mail comes into being.
+But for "send" nothing is ever sent after RCPT, so no mail comes into being.
 """
 
 import json
@@ -57,6 +58,21 @@ class Session:
         """Ask to relay; the reply."""
         return self._command("rcpt", f"RCPT TO:<{self.recipient}>")
 
+    def again(self) -> Request:
+        """Begin one more envelope, and ask to relay; the reply to that."""
+        self._command("rset", "RSET")
+        self._command("mail", "MAIL FROM:<someone@client.example.net>")
+        return self.rcpt()
+
+    def data(self) -> Request:
+        """Send a mail of one line; the reply, or the first refusal."""
+        answer = self._command("data", "DATA")
+        return (
+            self._command("end", "Subject: test\r\n\r\ntest\r\n.")
+            if answer["code"] < 400
+            else answer
+        )
+
     def close(self) -> None:
         """Say QUIT, wait for the server to hang up, and close."""
         with suppress(OSError):
@@ -80,7 +96,7 @@ class Session:
 
 
 def probe(request: Request) -> Request:
-    """One connection, up to RCPT, or to the first reply: how did it end?"""
+    """One connection, as far as the request says: how did it end?"""
     step = "connect"
     try:
         session = Session(request)
@@ -89,7 +105,11 @@ def probe(request: Request) -> Request:
             if request["do"] == "hasty":
                 return session.hurry()
             answer = session.introduce()
-            return session.rcpt() if answer["code"] < 400 else answer
+            if answer["code"] < 400:
+                answer = session.rcpt()
+            if request["do"] == "send" and answer["code"] < 400:
+                answer = session.data()
+            return answer
         finally:
             step = session.step
             session.close()
@@ -135,13 +155,15 @@ def serve() -> None:
         request = json.loads(line)
         answer: Request = {}
         match request["do"]:
-            case "probe" | "hasty":
+            case "probe" | "hasty" | "send":
                 answer = probe(request)
             case "open":
                 session = Session(request)
                 answer = session.introduce()
             case "rcpt":
                 answer = session.rcpt()
+            case "again":
+                answer = session.again()
             case "close":
                 session.close()
             case "start":

@@ -5,6 +5,7 @@ examples/sendmail). It listens inside a network namespace, asks no DNS, and deli
 """
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,10 +24,11 @@ STARTUP = 20.0  # seconds
 HOST = "mx1.example.net"
 # Without a domain in the machine's own name sendmail waits a minute, and with DNS as a source of
 # names (and no network) it answers 450 in place of 550. So it gets files of its own to ask: `ip
-# netns exec` has made the mounts private already.
+# netns exec` has made the mounts private already. DNS is asked for blocklists only (blocklist.py).
 IN_ITS_OWN_WORLD = """
 hostname "$1" && mount --bind "$2/nsswitch.conf" /etc/nsswitch.conf &&
-mount --bind "$2/hosts" /etc/hosts && shift 2 && exec "$@"
+mount --bind "$2/hosts" /etc/hosts && mount --bind "$2/resolv.conf" /etc/resolv.conf &&
+shift 2 && exec "$@"
 """
 
 CONFIGURATION = """\
@@ -35,6 +37,7 @@ define(`_USE_ETC_MAIL_')dnl
 include(`{cf}/m4/cf.m4')dnl
 OSTYPE(`debian')dnl
 DOMAIN(`debian-mta')dnl
+define(`DATABASE_MAP_TYPE', `{kind}')dnl
 define(`MAIL_SETTINGS_DIR', `{folder}/mail/')dnl
 define(`QUEUE_DIR', `{folder}/queue')dnl
 define(`ALIAS_FILE', `')dnl
@@ -45,6 +48,7 @@ define(`confPID_FILE', `{folder}/sendmail.pid')dnl
 define(`confSERVICE_SWITCH_FILE', `{folder}/service.switch')dnl
 define(`confDOMAIN_NAME', `{host}')dnl
 define(`confDONT_PROBE_INTERFACES', `True')dnl
+define(`confDELIVERY_MODE', `q')dnl
 define(`confLOG_LEVEL', `0')dnl
 define(`confTO_IDENT', `0s')dnl
 define(`confQUEUE_LA', `10000')dnl
@@ -68,8 +72,21 @@ class Sendmail:
     What an administrator has in /etc/mail and /var/lib/sapd is in ``mail`` and ``state``.
     """
 
-    def __init__(self, namespace: Namespace, folder: Path, lines: str) -> None:
-        """``lines`` go into sendmail.mc, with the folders' names replaced by the private ones."""
+    def __init__(
+        self,
+        namespace: Namespace,
+        folder: Path,
+        lines: str,
+        kind: str = "hash",
+        programs: tuple[str, str] = (SENDMAIL, MAKEMAP),
+    ) -> None:
+        """``lines`` go into sendmail.mc, with the folders' names replaced by the private ones.
+
+        Its maps are of this kind; the programs are sendmail and makemap.
+        """
+        self.kind = kind
+        self.suffix = ".cdb" if kind == "cdb" else ".db"
+        self.program, self.builder = programs
         self.namespace = namespace
         self.folder = folder
         self.mail = folder / "mail"
@@ -89,6 +106,9 @@ class Sendmail:
         (self.folder / "queue").chmod(0o700)
         (self.folder / "service.switch").write_text("passwd files\nhosts files\naliases files\n")
         (self.folder / "nsswitch.conf").write_text("passwd: files\ngroup: files\nhosts: files\n")
+        (self.folder / "resolv.conf").write_text(
+            "nameserver 127.0.0.1\noptions timeout:2 attempts:2\n"
+        )
         (self.folder / "hosts").write_text(
             "".join(
                 f"{address} client{number}.example.net\n"
@@ -109,7 +129,7 @@ class Sendmail:
                         HOST,
                         str(self.folder),
                     ),
-                    *(SENDMAIL, "-C", str(self.configuration), "-bD"),
+                    *(self.program, "-C", str(self.configuration), "-bD"),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -129,12 +149,12 @@ class Sendmail:
 
     def makemap(self, text: str, database: Path) -> None:
         """Write a database the way an administrator does; makemap's warnings don't matter."""
-        command = [MAKEMAP, "-C", str(self.configuration), "hash", str(database)]
+        command = [self.builder, "-C", str(self.configuration), self.kind, str(database)]
         subprocess.run(command, input=text.encode(), capture_output=True, check=True)
 
     def dump(self, database: Path) -> dict[str, str]:
         """The entries of a database."""
-        command = [MAKEMAP, "-C", str(self.configuration), "-u", "hash", str(database)]
+        command = [self.builder, "-C", str(self.configuration), "-u", self.kind, str(database)]
         result = subprocess.run(command, capture_output=True, text=True, check=True)
         return dict(line.split("\t", 1) for line in result.stdout.splitlines())
 
@@ -149,6 +169,7 @@ class Sendmail:
                 ipv4=SERVER_IPV4,
                 ipv6=SERVER_IPV6,
                 port=PORT,
+                kind=self.kind,
                 lines=self.lines,
             ),
             capture_output=True,
@@ -157,7 +178,9 @@ class Sendmail:
         )
         if result.returncode or result.stderr:
             raise RuntimeError(f"m4 exits {result.returncode}: {result.stderr}")
-        return result.stdout
+        if self.program == SENDMAIL:
+            return result.stdout
+        return re.sub(r"(?m)^O RejectNUL.*\n", "", result.stdout)  # Debian's sendmail alone has it
 
     def _wait_until_it_answers(self) -> None:
         deadline = time.monotonic() + STARTUP
