@@ -12,7 +12,7 @@ import re
 from collections.abc import Collection
 from fnmatch import translate
 from functools import cache
-from math import inf
+from math import ceil, inf
 from typing import NamedTuple
 
 from sapd.addresses import Network, lies_in, to_bits
@@ -71,6 +71,13 @@ class Rules(NamedTuple):
     def until(self, address: str, login: float) -> float:
         """When a login at `login` from `address` ends, if nothing ends it earlier."""
         return login + self.window_of(address)
+
+    def written_end(self, address: str, end: float) -> float:
+        """An end rounded up, by less than a quarter of the window; exact if logouts count."""
+        if self.after_logout is not None:
+            return end
+        step = self.window_of(address) / 4
+        return ceil(end / step) * step
 
     def forbids(self, address: str) -> bool:
         """Whether no login opens `address`: unspecified, multicast, or in a `never` network."""

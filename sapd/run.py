@@ -161,12 +161,14 @@ class _Pass:
         was, rules = self.saved.state, self.config.rules
         try:
             decided = decision.decide(was.ledger, rules, self.map.objection_to, self.now)
-            wanted = self.map.wanted(decided.ends())
+            wanted = self.map.wanted(decision.written_ends(decided, rules))
             rewrite = not self.map.is_published(wanted, was.published)
             summary = self.map.summary(len(decided.open))
             if rewrite and not self.dry:
                 published = self.map.publish(wanted, was.published)
                 self.saved.change(published=published, access=self.config.access)
+                if self.map.remark is not None:
+                    self.report.warnings.append((self.map.path, self.map.remark))
         except errors.SapdError as problem:
             self.report.problems.append(problem)
             return [] if self.dry else self._close_at_least(problem.status)
@@ -188,7 +190,8 @@ class _Pass:
         decided = decision.decide(was.ledger, rules, lambda _: None, self.now).only(lets_in)
         changes: list[Change] = []
         if decided.open.keys() != lets_in.keys():
-            published = maps.publish_fewer(self.map, status, decided.ends(), lets_in, was.published)
+            ends = decision.written_ends(decided, rules)
+            published = maps.publish_fewer(self.map, status, ends, lets_in, was.published)
             if published is not None:
                 gone = decision.of_gone(lets_in, decided, was.ledger, rules, self.now)
                 changes = report.changes(was.ledger, lets_in, decided, {}, gone, self.now)
