@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from sapd import errors
 from sapd.check import table
 from sapd.check.finding import Finding, Note, problem
-from sapd.maps.exim import MANY, Exim
-from sapd.maps.live import Published
+
+if TYPE_CHECKING:
+    from sapd.maps.exim import Exim
+    from sapd.maps.live import Published
 
 _EXAMPLE = "see examples/exim"
 
@@ -22,7 +25,7 @@ def findings(server: Exim, published: Published | None) -> Iterator[Finding]:
     except errors.SapdError as error:
         yield problem(error)
         return
-    if many > MANY:
+    if many > server.MANY:
         reason = f"has {many} addresses, and Exim reads it from the start for each mail"
         yield Note(f"{server.path}: {reason}: 110 ms with 100,000")
     yield from _asking(server)

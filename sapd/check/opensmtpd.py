@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from sapd import errors
 from sapd.check import table
 from sapd.check.finding import Finding, Note
 from sapd.check.look import Look
-from sapd.maps.live import Published
-from sapd.maps.opensmtpd import FIRST, OpenSMTPD
+
+if TYPE_CHECKING:
+    from sapd.maps.live import Published
+    from sapd.maps.opensmtpd import OpenSMTPD
 
 _EXAMPLE = "see examples/opensmtpd/smtpd.conf"
 
@@ -23,7 +26,7 @@ def findings(server: OpenSMTPD, published: Published | None, root: str) -> Itera
         reason = "smtpctl wants root to update a table; run sapd as root"
         yield Finding(errors.NO_PERMISSION, f"{server.builder}: {reason}")
     text = Look().text(server.path).encode("utf-8", "replace")
-    yield table.live(server.path, published, "table", not text.startswith(FIRST))
+    yield table.live(server.path, published, "table", not text.startswith(server.FIRST))
     if os.path.lexists(server.path) and not text.strip():
         yield Finding(errors.BAD_CONFIG, f"{server.path}: is empty, and so smtpd does not start")
     yield from _asking(server, os.path.join(root, "etc/smtpd.conf"))

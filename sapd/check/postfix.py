@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from sapd import errors
 from sapd.check import table
 from sapd.check.finding import Finding, Note
-from sapd.maps.live import Published
-from sapd.maps.postfix import Postfix
+
+if TYPE_CHECKING:
+    from sapd.maps.live import Published
+    from sapd.maps.postfix import Postfix
 
 _EXAMPLE = "see examples/postfix/main.cf"
 _LISTS = ("smtpd_relay_restrictions", "smtpd_recipient_restrictions")

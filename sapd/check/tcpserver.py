@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from sapd import errors
 from sapd.check import table
 from sapd.check.finding import Finding, Note, problem
-from sapd.maps.live import Published
-from sapd.maps.tcpserver import NO_IPV6, Tcpserver
+
+if TYPE_CHECKING:
+    from sapd.maps.live import Published
+    from sapd.maps.tcpserver import Tcpserver
 
 
 def findings(
@@ -21,7 +24,7 @@ def findings(
     try:
         with TemporaryDirectory(dir=scratch) as folder:
             cdb = os.path.join(folder, "check.cdb")
-            with Tcpserver(server.source_path, cdb, server.builder).built(b""):
+            with server.trial(cdb).built(b""):
                 pass
         count = len(server.source.by_address)
         yield Finding(0, f"{server.source_path}: tcprules makes {count} rules of it")
@@ -33,7 +36,7 @@ def findings(
         yield problem(errors.SapdError(errors.status_of(error), server.source_path, reason))
     yield table.live(server.path, published, "file of tcprules")
     yield from _readers(server, os.path.join(root, "proc"))
-    yield Note(f"{NO_IPV6}: logins by IPv6 open nothing")
+    yield Note(f"{server.NO_IPV6}: logins by IPv6 open nothing")
     yield table.revoked()
 
 

@@ -22,12 +22,11 @@ if TYPE_CHECKING:
     from sapd.maps.live import Published
     from sapd.toml_table import Table
 
-FIRST = b"127.0.0.1\n"
-"""smtpd does not start with an empty table."""
-
 
 class OpenSMTPD(OwnTable):
-    """A text that smtpd reads when it is told."""
+    """A text that smtpd reads when it is told. It does not start with an empty one."""
+
+    FIRST = b"127.0.0.1\n"
 
     def __init__(
         self, database: str, table: str = "relays", builder: str = "/usr/sbin/smtpctl"
@@ -58,7 +57,9 @@ class OpenSMTPD(OwnTable):
 
     def wanted(self, open_until: Mapping[str, float]) -> bytes:
         """A line for each address."""
-        return FIRST + "".join(f"{address}\n" for address in sorted(open_until)).encode("ascii")
+        return self.FIRST + "".join(f"{address}\n" for address in sorted(open_until)).encode(
+            "ascii"
+        )
 
     def publish(self, wanted: bytes, before: Published | None = None) -> Published:
         """See `Map`. If smtpd can't be told, it keeps the old table until it starts anew."""
@@ -73,7 +74,7 @@ class OpenSMTPD(OwnTable):
 
     def published_now(self, now: float, candidates: Collection[str]) -> Iterable[str]:
         """See `Map`."""
-        own = self.lines()[FIRST.count(b"\n") :]
+        own = self.lines()[self.FIRST.count(b"\n") :]
         return {address for line in own if (address := addresses.parse_address(line)) is not None}
 
     def findings(self, published: Published | None, scratch: str, root: str) -> Iterator[Finding]:

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from sapd.maps.live import Published
     from sapd.toml_table import Table
 
-NO_IPV6 = "tcpserver has no IPv6"
 MODE = 0o644
 """Of rules that were not there before: tcpserver reads them as a user of its own."""
 
@@ -108,6 +107,8 @@ class Rules:
 class Tcpserver(Map):
     """The rules in a cdb file that tcpserver reads."""
 
+    NO_IPV6 = "tcpserver has no IPv6"
+
     def __init__(self, source: str, database: str, builder: str = "/usr/bin/tcprules") -> None:
         """`source` is the administrator's text, `database` what is made of it."""
         self.source_path = source
@@ -142,6 +143,10 @@ class Tcpserver(Map):
         """See `Map`."""
         return [self.source_path, self.path]
 
+    def trial(self, database: str) -> Tcpserver:
+        """Rules of the same source at another path, to see whether they can be built."""
+        return Tcpserver(self.source_path, database, self.builder)
+
     @cached_property
     def source(self) -> Rules:
         """The administrator's rules; raises `SapdError`."""
@@ -150,7 +155,7 @@ class Tcpserver(Map):
     def objection_to(self, address: str) -> Objection | None:
         """See `Map`."""
         if ":" in address:
-            return Objection(Reason.UNSUPPORTED, NO_IPV6)
+            return Objection(Reason.UNSUPPORTED, self.NO_IPV6)
         own = self.source.by_address.get(address)
         if own is not None:
             reason = Reason.RELAYS_ALREADY if own.relays else Reason.REFUSED
@@ -269,7 +274,7 @@ class Tcpserver(Map):
 
     def with_live_entries(self, lets_in: Collection[str]) -> Tcpserver | None:
         """See `Map`."""
-        other = Tcpserver(self.source_path, self.path, self.builder)
+        other = self.trial(self.path)
         rules = (
             f"{address}:{_instructions(value)}\n"
             for address, value in self._live().items()
