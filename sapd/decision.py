@@ -22,6 +22,7 @@ class Reason(Enum):
     FORBIDDEN = "forbidden"
     REFUSED = "refused"
     RELAYS_ALREADY = "relays already"
+    UNSUPPORTED = "unsupported"
     DENIED = "denied"
     MOVED = "moved"
     TOO_MANY = "too many accounts"
@@ -31,9 +32,10 @@ class Reason(Enum):
 
 
 class Objection(NamedTuple):
-    """What the administrator's own entries have against opening an address.
+    """What the map has against opening an address.
 
-    `reason` is `REFUSED` or `RELAYS_ALREADY`, `detail` the entry's key and value.
+    `reason` is `REFUSED` or `RELAYS_ALREADY`, by an entry of the administrator's, and `detail` the
+    entry's key and value; or `UNSUPPORTED`, and `detail` is what the mail server lacks.
     """
 
     reason: Reason
@@ -56,6 +58,7 @@ _WORDS = {
     Reason.FORBIDDEN: "policy.never has it, or it can be no client's",
     Reason.REFUSED: 'access.source says "{}"',
     Reason.RELAYS_ALREADY: "it relays by an entry of its own in access.source",
+    Reason.UNSUPPORTED: "{}",
     Reason.DENIED: 'policy.deny_accounts has "{}"',
     Reason.MOVED: "the account logged in from {} since",
     Reason.TOO_MANY: "{} accounts logged in, more than policy.max_accounts_per_address",

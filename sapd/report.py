@@ -102,12 +102,15 @@ def refusals(
     """Warnings about addresses that logged in, but that the administrator's entries keep shut.
 
     Of an address whose reason was `known` before nothing is said. Renumbering the entries' lines
-    changes no reason.
+    changes no reason. What the mail server can't do is said of one address, and not of more.
     """
     warnings = []
+    said = {why for accounts in known.values() for why in accounts.values() if _can_not(why)}
     for address, accounts in sorted(decision.closed.items()):
         why = next(iter(accounts.values()))
-        if why.reason is Reason.REFUSED and why not in known.get(address, {}).values():
+        is_new = why not in known.get(address, {}).values()
+        if (why.reason is Reason.REFUSED and is_new) or (_can_not(why) and why not in said):
+            said.add(why)
             who = ", ".join(accounts)
             warnings.append((address, f"not opened: logged in as {who}, but {why.words}"))
     return warnings
@@ -126,6 +129,10 @@ def kept_open(
     who = ", ".join(f"{address} ({', '.join(sorted(lets_in[address]))})" for address in late)
     when = f"no map could be published since {rfc3339(since)}, for longer than a window"
     return [(path, f"{who} may still relay, and should not: {when}")]
+
+
+def _can_not(why: Closed) -> bool:
+    return why.reason is Reason.UNSUPPORTED
 
 
 def left_behind(path: str | None) -> list[tuple[str, str]]:

@@ -172,6 +172,8 @@ class _Pass:
             if rewrite and not self.dry:
                 published = self.map.publish(wanted, was.published)
                 self.saved.change(published=published, access=self.config.access)
+                if self.map.remark is not None:
+                    self.report.warnings.append((self.map.path, self.map.remark))
         except errors.SapdError as problem:
             self.report.problems.append(problem)
             return [] if self.dry else self._close_at_least(problem.status)

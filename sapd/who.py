@@ -13,7 +13,8 @@ from sapd.timestamps import rfc3339
 _LATEST = 20  # lines of the trail that are shown
 _MOST = 5  # addresses that are named in a warning
 _INTERVALS = 3  # that may pass before a pass is overdue
-_OF_ADDRESSES = {Reason.FORBIDDEN, Reason.REFUSED, Reason.RELAYS_ALREADY, Reason.REVOKED}
+_OF_THE_MAP = {Reason.REFUSED, Reason.RELAYS_ALREADY, Reason.UNSUPPORTED}
+_OF_ADDRESSES = {Reason.FORBIDDEN, *_OF_THE_MAP, Reason.REVOKED}
 
 
 def grants(config: Config, now: float) -> tuple[list[Grant], float | None]:
@@ -74,11 +75,9 @@ def last_pass_overdue(config: Config, now: float, root: str = "/") -> str | None
 
 
 def _known_objections(saved: State) -> Callable[[str], Objection | None]:
-    known = {Reason.REFUSED, Reason.RELAYS_ALREADY}
-
     def objection_to(address: str) -> Objection | None:
         why = next(iter(saved.decision.closed.get(address, {}).values()), None)
-        return Objection(why.reason, why.detail) if why and why.reason in known else None
+        return Objection(why.reason, why.detail) if why and why.reason in _OF_THE_MAP else None
 
     return objection_to
 

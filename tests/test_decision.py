@@ -113,6 +113,9 @@ def test_what_is_closed_by_hand_says_when() -> None:
     assert found.closed == {HERE: {"bob": Closed(Reason.REVOKED, rfc3339(NOW))}}
 
 
+OF_THE_MAP = (Reason.REFUSED, Reason.RELAYS_ALREADY, Reason.UNSUPPORTED)
+
+
 def bobs_ledger(reasons: set[Reason]) -> tuple[Ledger, Rules, Objection | None]:
     """Claims, rules and entries by which these reasons hold, and no other."""
     rules = Rules(
@@ -136,11 +139,7 @@ def bobs_ledger(reasons: set[Reason]) -> tuple[Ledger, Rules, Objection | None]:
     if Reason.REVOKED in reasons:
         ledger.revoked = {HERE: (NOW - 100, NOW - 100)}
     objection = next(
-        (
-            Objection(reason, "an entry")
-            for reason in (Reason.REFUSED, Reason.RELAYS_ALREADY)
-            if reason in reasons
-        ),
+        (Objection(reason, "an entry") for reason in OF_THE_MAP if reason in reasons),
         None,
     )
     return ledger, rules, objection
@@ -154,7 +153,10 @@ def test_each_reason_alone_closes_the_address(reason: Reason) -> None:
     assert found.closed[HERE]["bob"].reason is reason
 
 
-EXCLUDING = [{Reason.REFUSED, Reason.RELAYS_ALREADY}, {Reason.LOGGED_OUT, Reason.EXPIRED}]
+EXCLUDING = [
+    *map(set, combinations(OF_THE_MAP, 2)),
+    {Reason.LOGGED_OUT, Reason.EXPIRED},
+]
 
 
 @pytest.mark.parametrize(

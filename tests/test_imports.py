@@ -34,6 +34,21 @@ ARROWS = {
     "maps": {"maps.live"},
     "maps.access": {"addresses", "decision", "errors"},
     "maps.live": {"errors", "files", "idle"},
+    "maps.builder": {"child", "errors", "files"},
+    "maps.table": {"errors", "files", "maps", "maps.live"},
+    "maps.postfix": {
+        "addresses", "check.postfix", "child", "errors", "files", "maps", "maps.builder",
+        "maps.live", "maps.table",
+    },
+    "maps.exim": {"addresses", "check.exim", "maps", "maps.table"},
+    "maps.opensmtpd": {
+        "addresses", "check.opensmtpd", "errors", "maps", "maps.builder", "maps.live",
+        "maps.table",
+    },
+    "maps.tcpserver": {
+        "addresses", "check.tcpserver", "child", "decision", "errors", "files", "maps",
+        "maps.access", "maps.builder", "maps.live",
+    },
     "maps.sendmail": {
         "addresses", "check.sendmail", "child", "errors", "files", "maps", "maps.access",
         "maps.live",
@@ -60,6 +75,11 @@ ARROWS = {
     "check.sendmail": {
         "check.finding", "check.look", "check.readable", "errors", "files", "maps.live",
     },
+    "check.table": {"check.finding", "check.look", "child", "errors", "files", "maps.live"},
+    "check.postfix": {"check.finding", "check.table", "errors"},
+    "check.exim": {"check.finding", "check.table", "errors"},
+    "check.opensmtpd": {"check.finding", "check.look", "check.table", "errors"},
+    "check.tcpserver": {"check.finding", "check.table", "errors"},
     "check.schedules": {"check.look", "defaults"},
     "check.rotation": {"check.look"},
     "check.syslogs": {"check.look"},

@@ -17,11 +17,21 @@ if TYPE_CHECKING:
     from sapd.decision import Objection
     from sapd.toml_table import Table
 
-SERVERS = {"sendmail": "Sendmail"}
+SERVERS = {
+    "sendmail": "Sendmail",
+    "postfix": "Postfix",
+    "exim": "Exim",
+    "opensmtpd": "OpenSMTPD",
+    "tcpserver": "Tcpserver",
+}
 """{the value of `access.server`: the class in the module of that name}"""
 
 LIMITS = ("client_rate", "client_connections", "greet_pause")
 """Settings in [policy] that a mail server must be able to heed."""
+
+_SETTINGS = (
+    *("type", "source", "database", "makemap", "builder", "tag", "cf", "self_closing", "table"),
+)
 
 
 class Map(Protocol):
@@ -29,13 +39,15 @@ class Map(Protocol):
 
     `path` is the live file that the mail server reads. A run by root goes on as the owner of the
     folder `belongs_to`, which is None where root is wanted. `closes_by_itself` is whether the mail
-    server heeds the ends in the entries, with no run. Reading the administrator's entries
-    may raise `SapdError` from any method but `options_of` and `files`.
+    server heeds the ends in the entries, with no run. `remark` is what the administrator has to do
+    after the last `publish`, if anything. Reading the administrator's entries may raise
+    `SapdError` from any method but `options_of` and `files`.
     """
 
     path: str
     belongs_to: str | None = None
     closes_by_itself: bool = False
+    remark: str | None = None
 
     @classmethod
     def options_of(cls, access: Table, policy: Table) -> dict[str, Any]:
@@ -145,6 +157,15 @@ def publish_fewer(
         return fallback.publish(fallback.wanted(open_until), before) if fallback else None
     except errors.SapdError:
         return None
+
+
+def only(server: str, access: Table, policy: Table, *known: str) -> None:
+    """Refuse the settings in [access] and the limits that a mail server does not know."""
+    for key in _SETTINGS:
+        if key not in known and access.has(key):
+            access.refuse(key, f'has no effect with access.server = "{server}"; remove it')
+    access.only("server", *known)
+    refuse_limits(server, policy)
 
 
 def refuse_limits(server: str, policy: Table) -> None:

@@ -60,7 +60,7 @@ class Source:
 
     def __init__(self, path: str | None, tag: str, text: bytes = b"") -> None:
         """Read `path`, or take `text` if that is None; raises `SapdError`."""
-        self.text = text if path is None else _read(path)
+        self.text = text if path is None else read(path)
         if self.text and not self.text.endswith(b"\n"):
             self.text += b"\n"
         self._tag = tag.encode()
@@ -141,7 +141,8 @@ class Source:
         return {key.lower().decode("latin-1") for key in keys}
 
 
-def _read(path: str) -> bytes:
+def read(path: str) -> bytes:
+    """The text of the administrator's file; raises `SapdError`."""
     try:
         with open(path, "rb", opener=_nonblocking) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
-from sapd import files
+from sapd import errors, files
 from sapd.idle import boot_id as boot_id
 
 try:
@@ -102,6 +102,11 @@ def _content_of(fd: int) -> str:
         found.update(data)
         offset += len(data)
     return found.hexdigest()
+
+
+def is_published(path: str, wanted: str, published: Published | None) -> bool:
+    """Whether the live map is what was published last, of a text with the digest `wanted`."""
+    return published is not None and published.wanted == wanted and is_untouched(path, published)
 
 
 def left_behind(published: Published | None, path: str) -> str | None:
@@ -185,6 +190,32 @@ def put_in_place(
                 return _published(path, wanted, new, _copy(new, live, path))
         finally:
             os.close(live)
+
+
+def rename_into_place(new: New, path: str, wanted: str, mode: int) -> Published:
+    """Make the new map the live one, at `path`, with `mode`, where the mail server wants a rename.
+
+    Raises OSError; the old one then stands, unless only its folder could not be synced.
+    """
+    os.fchmod(new.fd, mode)
+    return _published(path, wanted, new, _rename(new, path))
+
+
+def published_despite(publish: Callable[[str | None], Published], path: str) -> Published:
+    """Have a map published, and if the disk has no room, have it built in memory.
+
+    `publish` is called with the folder to build in, None for that of the live map at `path`.
+    """
+    try:
+        return publish(None)
+    except errors.SapdError as problem:
+        if problem.status != errors.IO_ERROR:
+            raise
+    try:
+        with memory_folder() as folder:
+            return publish(folder)
+    except OSError as error:
+        raise errors.cannot_write(path, error) from None
 
 
 def _published(

@@ -27,7 +27,10 @@ PASSWORD = "sesame"  # noqa: S105 # of every account
 _HASH = "$5$sapd$Icfo0eR64AnwfLU/OTO2LUxVu0/lHvC8TPmp7zT/b93"
 ACCOUNTS = ("bob", "alice", "carol", "mail user")
 # What the packages' own set-up scripts would make.
-SYSTEM_ACCOUNTS = ("courier", "cyrus", "dovecot", "dovenull", "perdition", "popa3d", "spop3d")
+SYSTEM_ACCOUNTS = (
+    *("courier", "cyrus", "dovecot", "dovenull", "perdition", "popa3d", "spop3d"),
+    *("postfix", "postdrop", "Debian-exim", "opensmtpd", "opensmtpq"),
+)
 STARTUP = 20.0  # seconds
 _CLONE_NEWNET = 0x40000000
 
@@ -191,6 +194,11 @@ class Machine(Namespace):
         """Run a command inside to its end, which must be a good one."""
         options = {"check": True, "timeout": 60, **options}
         return subprocess.run([*self._entering(), *command], **options)
+
+    @property
+    def root(self) -> Path:
+        """The machine's own view of its folders."""
+        return Path(f"/proc/{self.init}/root")
 
     def connect(self, client: str, port: int, timeout: float = 5.0) -> socket.socket:
         """Connect from one of the clients' addresses to the server's of the same family."""
