@@ -6,14 +6,16 @@ Nothing is changed; only a folder of scratch, gone at the end, is for trials.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 
-from sapd import errors, formats, idle, maps, state
+from sapd import errors, files, formats, idle, maps, state
 from sapd.check import logs
 from sapd.check.finding import Finding, Note, problem
 from sapd.check.schedules import schedules
 from sapd.config import Config
 from sapd.maps.live import Published
+from sapd.who import last_pass_overdue
 
 
 def findings(config: Config, root: str = "/") -> Iterator[Finding]:
@@ -48,7 +50,24 @@ def _all(config: Config, root: str) -> Iterator[Finding]:
     if idle.state_directory(config.path) != config.state_directory:
         reason = "write [state] directory in one line, in quotes, without escapes"
         yield Note(f"{config.path}: an idle minute costs more than it need; {reason}")
+    yield from _trust(config)
     yield from _schedule(config, root)
+    if overdue := last_pass_overdue(config, time.time(), root):
+        yield Finding(errors.BAD_CONFIG, f"{config.state_directory}: {overdue}")
+
+
+def _trust(config: Config) -> Iterator[Finding]:
+    """Whether others may change the files that a run believes."""
+    for setting, path in maps.chosen(config.access).files().items():
+        if setting == "access.source" and os.path.exists(path):
+            try:
+                files.refuse_untrusted(path)
+            except errors.SapdError as refused:
+                yield problem(refused)
+    directory = config.state_directory
+    if os.path.isdir(directory) and os.stat(directory).st_mode & 0o022:
+        reason = f"others may write there; chmod go-w {directory}"
+        yield Finding(errors.BAD_CONFIG, f"{directory}: {reason}")
 
 
 def _schedule(config: Config, root: str) -> Iterator[Finding]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -38,6 +39,7 @@ def findings(
         reason = f"others may write there, so sendmail refuses {server.path}"
         yield Finding(errors.CANT_CREATE, f"{folder}: {reason}; chmod go-w {folder}")
     yield _live_map(server, published, cf)
+    yield from _lockable(server)
     yield from _asking(server, cf, text)
     yield from _limits(server, cf, text)
     others = mail_servers(root)
@@ -98,6 +100,16 @@ def _live_map(server: Sendmail, published: Published | None, cf: str) -> Finding
         reason = "was changed since sapd made it; sapd run makes it anew"
         return Finding(errors.MAKEMAP_FAILED, f"{path}: {reason}")
     return Finding(0, f"{path}: is a {kind} database")
+
+
+def _lockable(server: Sendmail) -> Iterator[Finding]:
+    """Whoever may read a map may hold its lock, and keep sapd from copying a new one into it."""
+    if server.source_path is not None or not os.path.isfile(server.path):
+        return
+    if os.stat(server.path).st_mode & stat.S_IROTH:
+        reason = "every local user may read it, and so hold its lock"
+        remedy = f"chgrp it to the mail server's group, and chmod o-r {server.path}"
+        yield Note(f"{server.path}: {reason}; {remedy}")
 
 
 def _asking(server: Sendmail, cf: str, text: str) -> Iterator[Finding]:
