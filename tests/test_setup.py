@@ -101,6 +101,7 @@ def test_the_quickstart_by_root_in_an_ordinary_users_checkout(folder: Path, umas
         program = copy / ".venv" / "bin" / name
         program.write_text(f'#!/bin/sh\nexec env {env} {PYTHON} {options} "$@"\n')
         program.chmod(0o755)
+    subprocess.run(["chmod", "-R", "g+w", copy], check=True)  # as umask 002 leaves it
     subprocess.run(["chown", "-R", f"{NOBODY}:{NOBODY}", copy], check=True)
     done = subprocess.run(
         COMMANDS[0].split(), cwd=copy, umask=umask, capture_output=True, text=True, check=False

@@ -19,6 +19,9 @@ show() {
 }
 # What a run left here before is removed, or there would be nothing to open.
 rm -rf examples/quickstart/state examples/quickstart/access.db
+# sapd takes no configuration that others may change, nor one in a folder where they may, as
+# a clone with umask 002 leaves it.
+as_owner chmod go-w examples/quickstart examples/quickstart/sapd.toml
 # The log ends at 10:41 on 9 March 2026: act as of four minutes later.
 at=2026-03-09T10:45:00+01:00
 show .venv/bin/sapd run -v -c examples/quickstart/sapd.toml --at $at
