@@ -135,6 +135,30 @@ def test_a_client_with_an_address_for_a_name_opens_his_own(server: Server) -> No
         assert addresses == {None if server.NAME == "gnu-mailutils" else client}
 
 
+@pytest.mark.parametrize("server", [Courier13], indirect=True)
+def test_couriers_logins_with_tls(server: Server) -> None:
+    """The lines end in stls=1 and starttls=1."""
+    client, password = IPV4, server.users["bob"].encode()
+    before = len(logins(server, "courier"))
+    assert server.pop3 is not None
+    assert server.imap is not None
+    with Session(server.machine, client, server.pop3) as session:
+        session.start_tls(b"STLS")
+        session.say(b"USER bob")
+        assert session.say(b"PASS " + password).startswith(b"+OK")
+        session.hang_up(b"QUIT")
+    with Session(server.machine, client, server.imap, imap=True) as session:
+        session.start_tls(b"a STARTTLS")
+        assert b"b OK" in session.say(b"b LOGIN bob " + password)
+        session.hang_up(b"c LOGOUT")
+    all_is_logged(server)
+    log = read(server.machine.log)
+    for says in (rb" pop3d: LOGIN, .*, stls=1\n", rb" imapd: LOGIN, .*, starttls=1\n"):
+        assert re.search(says, log)
+    found = logins(server, "courier")[before:]
+    assert [(event.address, event.account) for event in found] == [(client, "bob")] * 2
+
+
 def hostile(name: str) -> list[bytes]:
     """Names of accounts that do not exist: what this server writes of a login, and worse."""
     templates = json.loads((samples.LOGS / "templates.json").read_text())[name]["success"]
@@ -257,30 +281,6 @@ def test_courierlogger_makes_a_success_line_of_a_long_name(server: Server) -> No
     cut = rb" pop3d: LOGIN FAILED, user=[A ]{486}\n"
     forged = rb".* pop3d: LOGIN, user=bob, ip=\[::ffff:203\.0\.113\.\d+\], port=\[\d+\]\n"
     assert re.search(cut + forged, text)
-
-
-@pytest.mark.parametrize("server", [Courier13], indirect=True)
-def test_couriers_logins_with_tls(server: Server) -> None:
-    """The lines end in stls=1 and starttls=1."""
-    client, password = IPV4, server.users["bob"].encode()
-    before = len(logins(server, "courier"))
-    assert server.pop3 is not None
-    assert server.imap is not None
-    with Session(server.machine, client, server.pop3) as session:
-        session.start_tls(b"STLS")
-        session.say(b"USER bob")
-        assert session.say(b"PASS " + password).startswith(b"+OK")
-        session.hang_up(b"QUIT")
-    with Session(server.machine, client, server.imap, imap=True) as session:
-        session.start_tls(b"a STARTTLS")
-        assert b"b OK" in session.say(b"b LOGIN bob " + password)
-        session.hang_up(b"c LOGOUT")
-    all_is_logged(server)
-    log = read(server.machine.log)
-    for says in (rb" pop3d: LOGIN, .*, stls=1\n", rb" imapd: LOGIN, .*, starttls=1\n"):
-        assert re.search(says, log)
-    found = logins(server, "courier")[before:]
-    assert [(event.address, event.account) for event in found] == [(client, "bob")] * 2
 
 
 @pytest.mark.parametrize("server", [Nginx], indirect=True)

@@ -41,12 +41,15 @@ authtest "$1"
 
 
 _CERTIFICATES = """\
-openssl req -quiet -x509 -newkey rsa:2048 -nodes -subj /CN=mx1 \\
-    -keyout /etc/courier/pop3d.pem -out /etc/courier/certificate
-cat /etc/courier/certificate >>/etc/courier/pop3d.pem
-cp /etc/courier/pop3d.pem /etc/courier/imapd.pem
-sed -i 's/^TLS_DHPARAMS=/#&/; s/^TLS_CACHEFILE=/#&/; s/^TLS_TRUSTCERTS=/#&/' \\
-    /etc/courier/pop3d-ssl /etc/courier/imapd-ssl
+for server in pop3d imapd; do
+    certtool --generate-privkey --key-type rsa --bits 2048 --outfile /tmp/$server.key
+    printf 'cn = "mx1"\\ntls_www_server\\n' >/tmp/$server.cnf
+    certtool --generate-self-signed --load-privkey /tmp/$server.key \\
+        --template /tmp/$server.cnf --outfile /tmp/$server.crt
+    cat /tmp/$server.crt /tmp/$server.key >/etc/courier/$server.pem
+    sed -i 's/^TLS_DHPARAMS=/#&/; s/^TLS_CACHEFILE=/#&/; s/^TLS_TRUSTCERTS=/#&/' \\
+        /etc/courier/$server-ssl
+done 2>/dev/null
 """
 
 
@@ -71,7 +74,7 @@ class Courier(Server):
 class Courier13(Courier):
     """Debian 13's, with TLS on the usual ports."""
 
-    PACKAGES = ("courier-pop/trixie", "courier-imap/trixie", "openssl/trixie")
+    PACKAGES = ("courier-pop/trixie", "courier-imap/trixie", "gnutls-bin/trixie")
 
     def prepare(self) -> None:
         """Make certificates, too."""
