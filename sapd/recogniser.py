@@ -57,7 +57,7 @@ _STAMP = rb"(?:<\d{1,3}>1 )?(?:" + b"|".join(STAMPS.values()) + rb") "  # as at 
 _TIME = rb"\d:\d\d:\d|@[0-9a-f]{24} "  # a part of every stamp, found in a tenth of the time
 _OWN_HEAD = rb"[\w-]*:? ?"  # what servers write before a stamp in files of their own
 _PROGRAM_HEAD = rb" [^\s\[\]:]+\[\d+\]: "
-_CONTROL = rb"[\x00-\x1f\x7f]"
+_CONTROL = bytes([*range(0x20), 0x7F])
 _WRAPPERS = (
     rb"\[ID \d+ [a-z0-9]+\.[a-z]+\] (?P<message>.*)",
     rb"message repeated \d+ times: \[ (?P<message>.*)\]",
@@ -351,15 +351,17 @@ class Recogniser:
     def _note_message(self, frame: Frame, cut_behind: int) -> set[str]:
         """Note one message, behind which `cut_behind` bytes may hold its rest; who is doubted."""
         writer, doubts = _writer(frame), self.context.cut
-        minute = int((self.clock.epoch(frame.stamp) or 0) // 60)
         known = {name: doubts.pop(name) for name in (writer, ANYONE) if name in doubts}
+        if not known and not cut_behind:
+            return set()
+        minute = int((self.clock.epoch(frame.stamp) or 0) // 60)
         for name, doubt in known.items():
             if (left := doubt.behind(len(frame.message), minute)) is not None:
                 doubts[name] = left
         if cut_behind:
             doubts[writer] = Doubt(cut_behind, 0, minute)
             self.just_cut.add(writer)
-        return {writer} if known or cut_behind else set()
+        return {writer}
 
     def begin(self, block: bytes) -> None:
         """Look at the beginning of a file: where half a line stands, the other half is unknown.
@@ -464,12 +466,14 @@ def _pieces(text: bytes, syslog: Frame | None) -> list[bytes]:
 
 def _torn(text: bytes, frame: Frame) -> str:
     """Why a line may be the work of two writers; nothing if it can't."""
-    if _compiled(_CONTROL).search(text):
+    if len(text.translate(None, _CONTROL)) < len(text):
         return "it holds a control byte, as after a power cut"
     behind = text.partition(frame.stamp)[2]
     message = len(behind) - len(frame.message)  # some begin with a stamp of the server's own
-    stamps = (found.start() for found in _compiled(_STAMP).finditer(behind))
-    if any(at != message for at in stamps) or _compiled(_PROGRAM_HEAD).search(frame.message):
+    times = _compiled(_TIME).search(behind) and _compiled(_STAMP).finditer(behind)
+    if any(found.start() != message for found in times or ()) or _compiled(_PROGRAM_HEAD).search(
+        frame.message
+    ):
         return "it holds the head of another line, as after a full disk"
     return ""
 

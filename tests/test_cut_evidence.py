@@ -10,6 +10,8 @@ import pytest
 
 from tests.site import Site
 
+pytestmark = pytest.mark.makemap
+
 FORMATS = 'formats = ["courier", "dovecot"]\ntimezone = "UTC"\n'
 STRANGER = "6.6.6.6"
 LONG = "LOGIN FAILED, user=" + "A" * 486

@@ -249,6 +249,7 @@ def test_a_line_that_was_read_opens_nothing_when_it_looks_fresh_again(site: Site
         assert site.relaying() == expected, moment
 
 
+@pytest.mark.servers
 def test_new_year(site: Site) -> None:
     text = 'popper[1]: (v4.0.5) POP login by user "bob" at (h) 192.0.2.10\n'
     site.write("Dec 31 23:50:00 mx1 " + text, "Jan  1 00:20:00 mx1 " + text.replace("10", "11"))

@@ -188,6 +188,8 @@ def test_a_stamp_like_another() -> None:
 
 @pytest.mark.parametrize("caller", ["<-03>3", "<+05>-5", "Asia/Tokyo", ":/etc/passwd", ""])
 @pytest.mark.parametrize("of", ["Etc/UTC", "Europe/Berlin"])
+@pytest.mark.makemap
+@pytest.mark.servers
 def test_the_systems_zone_is_not_the_callers(tmp_path: Path, of: str, caller: str) -> None:
     site, now = Site(tmp_path), int(time.time())
     addresses = {f"192.0.2.{hours + 20}": hours for hours in range(-12, 13)}
