@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from sapd.decision import Objection
     from sapd.toml_table import Table
 
-SERVERS = {"sendmail": "Sendmail"}
-"""{the value of `access.server`: the class in the module of that name}"""
+SERVERS: dict[str, str | type] = {"sendmail": "Sendmail"}
+"""{the value of `access.server`: the name of the class in the module of that name, or a class}"""
 
 LIMITS = ("client_rate", "client_connections", "greet_pause")
 """Settings in [policy] that a mail server must be able to heed."""
@@ -154,4 +154,5 @@ def refuse_limits(server: str, policy: Table) -> None:
 def _class(server: str) -> Any:
     from importlib import import_module
 
-    return getattr(import_module(f"sapd.maps.{server}"), SERVERS[server])
+    found = SERVERS[server]
+    return getattr(import_module(f"sapd.maps.{server}"), found) if isinstance(found, str) else found
