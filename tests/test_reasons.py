@@ -153,6 +153,28 @@ def told_by_match(
         assert ORDER.index(alone.reason) > ORDER.index(why.reason)
 
 
+def test_a_revoked_claim_that_a_logout_prolongs_is_revoked_for_as_long_as_it_lasts(
+    site: Site,
+) -> None:
+    site.configure(top='[policy]\nafter_logout = "2h"')
+    found = config.load(str(site.config))
+    site.write(login("192.0.2.1", at=NOW - 1700), logout("192.0.2.1", at=NOW))
+    run.once(found, NOW, closing=["192.0.2.1"])
+    run.once(found, NOW + 1801)
+    (said,) = who.at_present(found, ["192.0.2.1"], NOW + 1801)
+    assert Closed(Reason.REVOKED, "2027-01-15T08:00:00Z").words in said
+
+
+def test_who_is_gone_and_who_is_refused_in_one_pass_have_one_reason(site: Site) -> None:
+    found = config.load(str(site.config))
+    site.write(login("203.0.113.9", "bob", NOW - 1700), login("203.0.113.9", "eve", NOW))
+    run.once(found, NOW)
+    site.source.write_text("203.0.113 REJECT\n")
+    run.once(found, NOW + 200)
+    *_, bob, eve = audit_reasons(site)
+    assert bob == eve == 'access.source says "203.0.113 REJECT"'
+
+
 def test_a_comment_above_a_refusal_has_nothing_mailed_again(site: Site) -> None:
     """Nor any other line that leaves the entry as it is."""
     site.source.write_text("203.0.113 REJECT\n")
