@@ -183,14 +183,17 @@ def without_claim(
 
 def of_gone(
     lets_in: Mapping[str, Iterable[str]],
-    decision: Decision,
     ledger: Ledger,
     rules: Rules,
+    objection: OfAddress,
     now: float,
 ) -> dict[str, Closed]:
-    """Why those addresses are closed now that were let in, and from which nobody has a claim."""
-    gone = lets_in.keys() - decision.open.keys() - decision.closed.keys()
-    return {address: without_claim(ledger, rules, _nothing, address, now) for address in gone}
+    """Why those addresses are closed now to accounts that were let in, and have no claim."""
+    return {
+        address: without_claim(ledger, rules, objection, address, now)
+        for address, accounts in lets_in.items()
+        if not ledger.claims.get(address, {}).keys() >= set(accounts)
+    }
 
 
 def _nothing(_: str) -> None:

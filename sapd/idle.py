@@ -131,13 +131,13 @@ def state_directory(config: str) -> str | None:
     The note then proves that it is the right one. Raises OSError.
     """
     table, found = "", defaults.STATE_DIRECTORY
-    for line in _read(config).splitlines():
-        text = line.strip()
-        if '"""' in text or "'''" in text or text.startswith(("state.", '"state"', "'state'")):
+    for line in _read(config).split("\n"):
+        text = line.strip(" \t\r")
+        if '"""' in text or "'''" in text or (not table and text.startswith(("state", '"', "'"))):
             return None  # a text of several lines, or the same table in another spelling
         if text.startswith("["):
             table = text.partition("#")[0].replace(" ", "").replace("\t", "")
-            if "state" in table and table != "[state]":
+            if table != "[state]" and ("state" in table or "\\" in table):
                 return None
         elif table == "[state]" and "=" in text and not text.startswith("#"):
             key, _, value = text.partition("=")
@@ -145,7 +145,7 @@ def state_directory(config: str) -> str | None:
             if key.strip() != "directory" or quoted is None:
                 return None
             found = quoted
-    return os.path.join(os.path.dirname(os.path.abspath(config)), found)
+    return os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(config)), found))
 
 
 def _quoted(value: str) -> str | None:

@@ -177,7 +177,8 @@ class _Pass:
         except errors.SapdError as problem:
             self.report.problems.append(problem)
             return [] if self.dry else self._close_at_least(problem.status)
-        gone = decision.of_gone(was.lets_in(), decided, was.ledger, rules, self.now)
+        objection = self.map.objection_to
+        gone = decision.of_gone(was.lets_in(), was.ledger, rules, objection, self.now)
         changes = report.changes(was.ledger, was.lets_in(), decided, renewed, gone, self.now)
         self.saved.change(unpublished=None, decision=decided)
         self.report.actions += [change.action for change in changes if change.verb != "refuse"]
@@ -198,7 +199,7 @@ class _Pass:
             ends = decided.written_ends(rules)
             published = maps.publish_fewer(self.map, status, ends, lets_in, was.published)
             if published is not None:
-                gone = decision.of_gone(lets_in, decided, was.ledger, rules, self.now)
+                gone = decision.of_gone(lets_in, was.ledger, rules, lambda _: None, self.now)
                 changes = report.changes(was.ledger, lets_in, decided, {}, gone, self.now)
                 self.report.actions += [change.action for change in changes]
                 self.saved.change(published=published)

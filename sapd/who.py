@@ -131,7 +131,9 @@ def _said(config: Config, saved: State, server: maps.Map, address: str, now: flo
             for account, why in closed.items()
         ]
         return f"is closed: {'; '.join(found)}"
-    why = decision.without_claim(ledger, rules, server.objection_to, address, now)
+    why = next(iter(closed.values()), None)
+    if why is None:
+        why = decision.without_claim(ledger, rules, server.objection_to, address, now)
     return _of_address(why, permitted=server.permits(address))
 
 

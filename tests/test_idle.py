@@ -5,12 +5,13 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from sapd import config, idle, run
+from sapd import check, config, defaults, idle, run
 from tests.servers.mounts import another_boot
 from tests.site import Site, login, noise
 
@@ -155,6 +156,86 @@ def test_a_guess_that_is_wrong_is_not_believed(quiet: Site) -> None:
     assert not nothing_happened(quiet)
     settle_slowly = quiet.sapd("run")
     assert (settle_slowly.returncode, settle_slowly.stdout) == (0, "")
+
+
+LOG = '[[log]]\npath = "state"\nformats = [\n  "qpopper",\n]\n'
+STATE_TABLES = {
+    # What is read for sure.
+    "none": ("", True),
+    "double quotes": ('[state]\ndirectory = "here"\n', True),
+    "single quotes": ("[state]\ndirectory = '/var/lib/here'\n", True),
+    "behind others": (f'[access]\nsource = "a"\n{LOG}[state]\ndirectory = "here"', True),
+    "before others": (f'[state]\ndirectory = "here"\n{LOG}directory = "of a log"\n', True),
+    "comments": ('#[state]\n[state] # "x"\n# directory = "no"\ndirectory = "here" # "x"', True),
+    "blanks": (' [ state ]\t\r\n\tdirectory\t=  "here"\t\r\n', True),
+    "the other quotes inside": ("""[state]\ndirectory = "here's"\n""", True),
+    "a hash inside": ('[state]\ndirectory = "he#re"\n', True),
+    "dots": ('[state]\ndirectory = "../x/./here/"\n', True),
+    "empty table": ("[state]\n", True),
+    # What is not.
+    "escape": (r'[state]' + "\n" + r'directory = "h\u0065re"', False),
+    "a quote inside": ('[state]\ndirectory = "he\\"re"\n', False),
+    "several lines": ('[state]\ndirectory = """here"""\n', False),
+    "several lines of literals": ("[state]\ndirectory = '''here'''\n", False),
+    "in a text of several lines": (
+        'window = """\n[state]\ndirectory = "no"\n"""\n[state]\ndirectory = "here"', False
+    ),
+    "dotted key": ('state.directory = "here"\n', False),
+    "dotted key with blanks": ('state . directory = "here"\n', False),
+    "dotted key in quotes": ('"state".directory = "here"\n', False),
+    "dotted key with an escape": ('"st\\u0061te".directory = "here"\n', False),
+    "inline table": ('state = { directory = "here" }\n', False),
+    "table in quotes": ('["state"]\ndirectory = "here"\n', False),
+    "table with an escape": ('["st\\u0061te"]\ndirectory = "here"\n', False),
+    "key in quotes": ('[state]\n"directory" = "here"\n', False),
+    "table in it": ('[state.directory]\nx = "here"\n', False),
+    "list of tables": ('[[state]]\ndirectory = "here"\n', False),
+    "no text": ("[state]\ndirectory = 3\n", False),
+    "empty": ('[state]\ndirectory = ""\n', False),
+    "another line's end in a comment": (
+        '# \u2028[state]\u2028directory = "no"\n[state]\ndirectory = "here"\n', True
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "is_read"), STATE_TABLES.values(), ids=STATE_TABLES)
+def test_the_states_folder_is_what_toml_says_or_not_told(
+    tmp_path: Path, text: str, is_read: bool
+) -> None:
+    path = tmp_path / "sapd.toml"
+    path.write_text(text, newline="")
+    state = tomllib.loads(text).get("state", {})
+    found = idle.state_directory(str(path))
+    if not is_read:
+        assert found is None
+        return
+    expected = os.path.normpath(tmp_path / state.get("directory", defaults.STATE_DIRECTORY))
+    assert found == expected
+
+
+def test_check_says_when_the_short_way_is_off_and_such_a_minute_is_right_all_the_same(
+    site: Site,
+) -> None:
+    site.write(login("192.0.2.10"))
+    off = f"{site.config}: an idle minute costs more than it need"
+
+    def said() -> list[str]:
+        found = check.findings(config.load(str(site.config)), str(site.folder))
+        return [finding.text for finding in found if finding.text.startswith(off)]
+
+    settle(site)
+    assert said() == []
+    text = site.config.read_text()
+    for same in ("directory = 'state'", 'directory = "state/"  # here'):
+        site.config.write_text(text.replace('directory = "state"', same))
+        settle(site)
+        assert said() == []
+    site.config.write_text(text.replace("[state]", '["state"]'))
+    assert said() == [f"{off}; write [state] directory in one line, in quotes, without escapes"]
+    for _ in range(3):
+        site.run()
+        assert not nothing_happened(site)
+    assert site.open_addresses() == {"192.0.2.10"}
 
 
 @pytest.mark.parametrize("options", [["-n"], ["-v"], ["-vv"]])

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from sapd.decision import Objection
     from sapd.toml_table import Table
 
-SERVERS = {
+SERVERS: dict[str, str | type] = {
     "sendmail": "Sendmail",
     "postfix": "Postfix",
     "exim": "Exim",
     "opensmtpd": "OpenSMTPD",
     "tcpserver": "Tcpserver",
 }
-"""{the value of `access.server`: the class in the module of that name}"""
+"""{the value of `access.server`: the name of the class in the module of that name, or a class}"""
 
 LIMITS = ("client_rate", "client_connections", "greet_pause")
 """Settings in [policy] that a mail server must be able to heed."""
@@ -178,4 +178,5 @@ def refuse_limits(server: str, policy: Table) -> None:
 def _class(server: str) -> Any:
     from importlib import import_module
 
-    return getattr(import_module(f"sapd.maps.{server}"), SERVERS[server])
+    found = SERVERS[server]
+    return getattr(import_module(f"sapd.maps.{server}"), found) if isinstance(found, str) else found

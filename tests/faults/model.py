@@ -293,7 +293,7 @@ class Model:
             certain += self.read + self.earlier
             self.earlier += self.read
             self.read.clear()
-            self.beyond |= {one.number for one in self.earlier if one.time > now + AHEAD}
+            self.beyond = {one.number for one in self.earlier if one.time > now + AHEAD}
         elif self.is_right_again(now):
             certain += self.read
         any_time = [
