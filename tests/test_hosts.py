@@ -129,6 +129,16 @@ def test_the_rules_name_programs_that_log_logins() -> None:
     assert {name.strip(' "') for name in named[1].split(",")} <= known
 
 
+def test_the_certificates_of_the_documentation_are_good(short: Path) -> None:
+    text = (EXAMPLES.parents[1] / "sapd" / "README.md").read_text()
+    commands = re.findall(r"^ +(openssl .*)$", text, re.MULTILINE)
+    for command in commands:
+        subprocess.run(["sh", "-euc", command], cwd=short, check=True, capture_output=True)
+    verify = ["openssl", "verify", "-CAfile", "ca.pem", "-verify_hostname", "pop1.example.net"]
+    subprocess.run([*verify, "host.pem"], cwd=short, check=True, capture_output=True)
+    assert len(commands) == 2
+
+
 def clients(count: int) -> list[str]:
     return [f"198.51.100.{n + 1}" for n in range(count)]
 
