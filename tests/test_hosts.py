@@ -289,18 +289,17 @@ def test_a_kill_of_rsyslogd_may_lose_lines_and_nothing_else(hosts: Hosts) -> Non
 
 
 def test_a_killed_relay_has_all_that_it_confirmed(hosts: Hosts) -> None:
-    relay, pop = hosts.relays["smtp1"], hosts.pops["pop1"]
-    for first in range(0, 3000, 100):
-        pop.say("popper[1]", *numbered(first, 100))
-        if first == 1500:
-            wait_until(lambda: bool(numbers(relay)))
-            relay.stop(signal.SIGKILL)
+    relay, pop, count = hosts.relays["smtp1"], hosts.pops["pop1"], 20_000
+    for first in range(0, count, 500):
+        pop.say("popper[1]", *numbered(first, 500))
+    wait_until(lambda: bool(numbers(relay)))
+    relay.stop(signal.SIGKILL)
     relay.start()
-    wait_until(lambda: 2999 in numbers(relay), 30)
+    wait_until(lambda: count - 1 in numbers(relay), 30)
     found = numbers(relay)
-    print(f"doubled: {len(found) - 3000} of 3,000")
-    assert sorted(set(found)) == list(range(3000))
-    assert len(found) - 3000 <= 128  # what may be on the way without being confirmed
+    print(f"doubled: {len(found) - count} of {count}")
+    assert sorted(set(found)) == list(range(count))
+    assert len(found) - count <= 128  # what may be on the way without being confirmed
 
 
 def plain(rules: str) -> str:
