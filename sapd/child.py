@@ -4,6 +4,7 @@ import errno
 import os
 import select
 import time
+from collections.abc import Iterator
 from typing import NamedTuple
 
 _BLOCK = 1024 * 1024
@@ -92,10 +93,68 @@ def _wait(pid: int, heard: int, deadline: float) -> Ended:
         if not block:
             break
         blocks.append(block)
-    while True:  # what it said ends as it does, or a moment earlier
+    return Ended(_ended(pid, deadline), b"".join(blocks))
+
+
+def _ended(pid: int, deadline: float) -> int:
+    """The status of a program whose output has ended: it ends just then, or a moment later."""
+    while True:
         found, status = os.waitpid(pid, os.WNOHANG)
         if found:
-            return Ended(os.waitstatus_to_exitcode(status), b"".join(blocks))
+            return os.waitstatus_to_exitcode(status)
         if time.monotonic() > deadline:
             raise TimeoutError
         select.select([], [], [], 0.0005)
+
+
+class Running:
+    """A program whose output is read while it runs, from `with` to its end, which may be a kill."""
+
+    def __init__(self, command: list[str]) -> None:
+        """Start nothing yet."""
+        self._command = command
+        self._pid = 0  # when it does not run
+
+    def __enter__(self) -> "Running":
+        """Start it, without input; OSError if that can't be done."""
+        self._said = _scratch()
+        self._heard, output = os.pipe()
+        given = os.open(os.devnull, os.O_RDONLY)
+        try:
+            self._pid = _start(self._command, b"", given, {1: output, 2: self._said})
+        except BaseException:
+            self._close()
+            raise
+        finally:
+            os.close(given)
+            os.close(output)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Kill it if it still runs."""
+        self._close()
+
+    def blocks(self, silence: float) -> Iterator[bytes]:
+        """What it writes, as it comes; TimeoutError if nothing comes for so many seconds."""
+        ready = select.poll()
+        ready.register(self._heard, select.POLLIN)
+        while True:
+            if not ready.poll(silence * 1000):
+                raise TimeoutError
+            block = os.read(self._heard, _BLOCK)
+            if not block:
+                return
+            yield block
+
+    def end(self, limit: float) -> Ended:
+        """Wait for its end; what it said on standard error. TimeoutError after `limit` seconds."""
+        status, self._pid = _ended(self._pid, time.monotonic() + limit), 0
+        return Ended(status, os.pread(self._said, _BLOCK, 0))
+
+    def _close(self) -> None:
+        if self._pid:
+            os.kill(self._pid, 9)
+            _bury(self._pid)
+            self._pid = 0
+        for fd in (self._heard, self._said):
+            os.close(fd)

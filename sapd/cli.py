@@ -22,6 +22,7 @@ from sapd import (
     errors,
     files,
     formats,
+    journal,
     maillog,
     maps,
     messages,
@@ -29,7 +30,7 @@ from sapd import (
     timestamps,
 )
 from sapd.addresses import parse_address
-from sapd.recogniser import Event, Recogniser, Rejection
+from sapd.recogniser import DAY, Event, Recogniser, Rejection
 from sapd.relay import Rules
 from sapd.report import Report
 from sapd.toml_table import seconds
@@ -289,6 +290,13 @@ def _close(settings: config.Config, wanted: set[str]) -> Report:
 @sapd.command("match")
 @click.argument("file", metavar="[FILE|-]", default="-")
 @click.option("--format", "names", metavar="F", multiple=True, help="Format to try (repeatable).")
+@click.option(
+    "--journal",
+    "matches",
+    metavar="FIELD=VALUE",
+    multiple=True,
+    help="Read the last day's journal.",
+)
 @click.option("--explain", is_flag=True, help="Say of every line that is nothing why it is.")
 @click.option("--summary", is_flag=True, help="Print the counts only.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
@@ -297,6 +305,7 @@ def match_command(
     *,
     file: str,
     names: tuple[str, ...],
+    matches: tuple[str, ...],
     explain: bool,
     summary: bool,
     as_json: bool,
@@ -305,11 +314,18 @@ def match_command(
 ) -> None:
     """Show what each line of a log means: login, logout, connect, or nothing.
 
+    With --journal, each entry of the last day that fits; it takes what journalctl takes.
     Without --format, the formats are those of the configuration, or all where there is none.
     """
     if summary and (as_json or explain):
         other = "--json" if as_json else "--explain"
         raise click.UsageError(f"--summary and {other} exclude each other.")
+    if matches:
+        if file != "-":
+            raise click.UsageError("A file and --journal exclude each other.")
+        if (objection := journal.objection_to(matches)) is not None:
+            raise click.BadParameter(objection, param_hint="--journal")
+        file = journal.name(matches)
     settings, directory, rules = _formats(file, names, config_path)
     now = time.time()
     clock = timestamps.Clock(now, settings.zone)
@@ -317,8 +333,12 @@ def match_command(
     known = recogniser.formats  # what is wrong with one is said before the first line is read
     counts = Counter[str]()
     by_format = Counter[tuple[str, str]]()
-    for number, line in enumerate(_lines(file, quiet=summary), start=1):
-        found = recogniser.recognise(line)
+    looked_at = (
+        _recognised_entries(recogniser, matches, now)
+        if matches
+        else ((recogniser.recognise(line), line) for line in _lines(file, quiet=summary))
+    )
+    for number, (found, line) in enumerate(looked_at, start=1):
         event = found if isinstance(found, Event) else None
         counts[event.event if event else "nothing"] += 1
         if event:
@@ -341,6 +361,14 @@ def match_command(
             return
     if not as_json:
         _say_counts(counts, by_format, recogniser)
+
+
+def _recognised_entries(
+    recogniser: Recogniser, matches: tuple[str, ...], now: float
+) -> Iterator[tuple[Event | Rejection | None, bytes]]:
+    """What each entry of a journal's last day says, with the line that it would be in a file."""
+    for frame in journal.JournalReading(matches, None, now - DAY).frames():
+        yield recogniser.recognise_frame(frame), journal.as_line(frame)
 
 
 def _why_it_opens_nothing(event: Event, now: float, rules: Rules) -> str:
@@ -434,7 +462,7 @@ def _formats(file: str, names: tuple[str, ...], config_path: str) -> tuple[confi
         rules = Rules(seconds(defaults.WINDOW))
     else:
         path = os.path.abspath(file)
-        here = [log for log in settings.logs if file != "-" and log.path == path]
+        here = [log for log in settings.logs if file != "-" and log.path in (path, file)]
         log, directory = (here or settings.logs)[0], settings.formats_directory
         rules = settings.rules
     for name in names:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import tzinfo
 from typing import Any, NamedTuple, TypeVar
 
-from sapd import defaults, errors, files, formats, maps, timestamps
+from sapd import defaults, errors, files, formats, journal, maps, timestamps
 from sapd.addresses import Network, contains
 from sapd.idle import Snapshot
 from sapd.relay import Rules
@@ -27,6 +27,7 @@ class Log(NamedTuple):
     """One log to read; `zone` None is the system's, `keep_lines` None never cuts.
 
     `programs` stand in place of those that the formats name, which hold where there are none.
+    `journal` has the matches of a journal, whose `path` is no file, but what it is called.
     """
 
     path: str
@@ -35,6 +36,7 @@ class Log(NamedTuple):
     keep_lines: int | None = None
     cut_above: int = 0
     programs: tuple[str, ...] = ()
+    journal: tuple[str, ...] = ()
 
 
 class Audit(NamedTuple):
@@ -215,7 +217,7 @@ def _refuse_a_logout_that_is_never_logged(policy: Table, config: Config) -> None
 
 def _refuse_one_file_for_two(top: Table, config: Config) -> None:
     """A log may be cut, and a database is rewritten: neither may be another file, too."""
-    roles = [(log.path, "log.path") for log in config.logs]
+    roles = [(log.path, "log.path") for log in config.logs if not log.journal]
     roles += [
         *((path, setting) for setting, path in maps.chosen(config.access).files().items()),
         (os.path.abspath(config.path), "the configuration"),
@@ -232,8 +234,9 @@ def _refuse_one_file_for_two(top: Table, config: Config) -> None:
 
 
 def _log(table: Table, known: list[str] | None) -> Log:
-    table.only("path", "formats", "programs", "timezone", "keep_lines", "cut_above")
-    path = table.path("path")
+    table.only("path", "journal", "formats", "programs", "timezone", "keep_lines", "cut_above")
+    matches = _journal(table) if table.has("journal") else ()
+    path = journal.name(matches) if matches else table.path("path")
     names = table.texts("formats", ("qpopper",))
     for name in names:
         if known is not None and name not in [formats.AUTO, *known]:
@@ -260,4 +263,26 @@ def _log(table: Table, known: list[str] | None) -> Log:
         table.refuse("cut_above", "needs keep_lines, the number of lines to keep")
     if above is not None and keep is not None and above < keep:
         table.refuse("cut_above", f"is {above}, less than keep_lines {keep}; make it at least that")
-    return Log(path, names, zone, keep, above if above is not None else keep or 0, programs)
+    above = above if above is not None else keep or 0
+    return Log(path, names, zone, keep, above, programs, matches)
+
+
+def _journal(table: Table) -> tuple[str, ...]:
+    """The matches of a journal; other settings are refused that only a file can have."""
+    matches = table.texts("journal")
+    if (why := journal.objection_to(matches)) is not None:
+        table.refuse("journal", why)
+    for key, reason in {
+        "path": "stands beside journal; a log is one of them, so write a [[log]] for each",
+        "keep_lines": "is for files; a journal is kept short by SystemMaxUse= in journald.conf",
+        "cut_above": "is for files; a journal is kept short by SystemMaxUse= in journald.conf",
+        "timezone": "is for files; a journal's times name none",
+    }.items():
+        if table.has(key):
+            table.refuse(key, reason)
+    for name in table.texts("formats", ("qpopper",)):
+        if name == formats.AUTO:
+            table.refuse("formats", f'has "{name}"; of a journal name what the unit writes')
+        if name in journal.UNPROVEN:
+            table.refuse("formats", f'has "{name}": {journal.UNPROVEN[name]}')
+    return matches

@@ -7,8 +7,9 @@ from functools import partial
 from math import inf
 from typing import NamedTuple
 
-from sapd import errors, scan
+from sapd import errors, journal, maillog, scan
 from sapd.config import Config, Log
+from sapd.journal import JournalReading, Place
 from sapd.maillog import Position, Reading
 from sapd.recogniser import Context, Event, Recogniser
 from sapd.relay import Ledger, Rules
@@ -29,7 +30,7 @@ class Batch(NamedTuple):
     logins: dict[tuple[str, str], float]
     logouts: list[tuple[str, str, float]]
     ahead: int
-    position: Position | None
+    position: Position | Place | None
     context: Context
     counts: str
     problem: errors.SapdError | None = None
@@ -37,10 +38,15 @@ class Batch(NamedTuple):
     given_up: str = ""
 
 
+def looked_at(log: Log) -> list[str]:
+    """All files and folders that a reading of this log goes by."""
+    return journal.looked_at() if log.journal else maillog.looked_at(log.path)
+
+
 def read(
     log: Log,
     config: Config,
-    position: Position | None,
+    position: Position | Place | None,
     context: Context | None,
     now: float,
     modified_since: float,
@@ -56,16 +62,11 @@ def read(
     # A copy: where the reading fails, its lines are read again, and mean the same again.
     context = Context(dict(known.connects), dict(known.cut))
     recogniser = _recogniser(log, config, context, now)
-    reading = Reading(
-        log.path,
-        position,
-        now - config.rules.longest,
-        modified_since,
-        recogniser.clock,
-        [other.path for other in config.logs],
-        counting=log.keep_lines is not None,
-        deadline=deadline,
-    )
+    reading: Reading | JournalReading
+    if log.journal:
+        reading = _of_journal(log, config, position, recogniser, deadline)
+    else:
+        reading = _of_file(log, config, position, recogniser.clock, modified_since, deadline)
     tally = _Tally(now + AHEAD)
     problem = None
     try:
@@ -154,8 +155,49 @@ def _recogniser(log: Log, config: Config, context: Context, now: float) -> Recog
     return Recogniser(log.formats, clock, folder, context, wanted, log.programs)
 
 
-def _events(reading: Reading, recogniser: Recogniser, until: float) -> Iterator[Event]:
+def _of_file(
+    log: Log,
+    config: Config,
+    position: Position | Place | None,
+    clock: Clock,
+    modified_since: float,
+    deadline: float,
+) -> Reading:
+    return Reading(
+        log.path,
+        position if isinstance(position, Position) else None,
+        clock.now - config.rules.longest,
+        modified_since,
+        clock,
+        [other.path for other in config.logs if not other.journal],
+        counting=log.keep_lines is not None,
+        deadline=deadline,
+    )
+
+
+def _of_journal(
+    log: Log,
+    config: Config,
+    position: Position | Place | None,
+    recogniser: Recogniser,
+    deadline: float,
+) -> JournalReading:
+    return JournalReading(
+        log.journal,
+        position if isinstance(position, Place) else None,
+        recogniser.clock.now - config.rules.longest,
+        lambda: max(format.cut_behind for format in recogniser.formats),
+        deadline=deadline,
+    )
+
+
+def _events(
+    reading: Reading | JournalReading, recogniser: Recogniser, until: float
+) -> Iterator[Event]:
     """What a log's new lines say; those stamped later than `until` are all given."""
+    if isinstance(reading, JournalReading):
+        yield from _events_of_journal(reading, recogniser)
+        return
     deduplicator = scan.Deduplicator(recogniser, until)
     begun = False
     for block in reading.blocks():
@@ -177,11 +219,27 @@ def _begin(reading: Reading, recogniser: Recogniser) -> bool:
     return True
 
 
-def _counts(log: Log, reading: Reading, recogniser: Recogniser, tally: _Tally) -> str:
+def _events_of_journal(reading: JournalReading, recogniser: Recogniser) -> Iterator[Event]:
+    """What a journal's new entries say."""
+    for number, frame in enumerate(reading.frames()):
+        if number == 0 and reading.anew:
+            recogniser.context.connects.clear()  # their process' other lines may be missing
+        found = recogniser.recognise_frame(frame)
+        if isinstance(found, Event):
+            yield found
+
+
+def _counts(
+    log: Log, reading: Reading | JournalReading, recogniser: Recogniser, tally: _Tally
+) -> str:
     unusable = recogniser.unusable
-    lines = "" if log.keep_lines is None else f"{reading.lines_read} lines, "
+    if isinstance(reading, JournalReading):
+        read = f"{reading.entries} entries, {reading.unusable} of them unusable, "
+    else:
+        lines = "" if log.keep_lines is None else f"{reading.lines_read} lines, "
+        read = f"{reading.bytes_read} bytes, {lines}"
     return (
-        f"{reading.bytes_read} bytes, {lines}{tally.logins} different logins, "
+        f"{read}{tally.logins} different logins, "
         f"{tally.ahead} ahead of now, {unusable.no_address} without an address; "
         f"unusable: {unusable.address} addresses, {unusable.stamp} stamps, {unusable.cut} cut"
     )

@@ -262,19 +262,30 @@ class Recogniser:
         format can't be loaded.
         """
         whole, text = line.endswith(b"\n"), line.removesuffix(b"\n").lstrip(b"\0")
-        places = {place for needle, of in self._by_needle.items() if needle in text for place in of}
-        if not places and not self._cutting:
+        if not self._cutting and not any(needle in text for needle in self._by_needle):
             return None
         syslog = syslog_frame(text)
         doubted = self._note_cut(text, syslog)
         if not whole:
             return Rejection("its end is missing")
+        return self._evidence(text, text, syslog, doubted)
+
+    def recognise_frame(self, frame: Frame) -> Event | Rejection | None:
+        """The same for a message that came with its frame, from a journal, and not as a line."""
+        doubted = self._note_cut(b"", frame)
+        return self._evidence(frame.message, b"", frame, doubted)
+
+    def _evidence(
+        self, text: bytes, line: bytes, syslog: Frame | None, doubted: Container[str]
+    ) -> Event | Rejection | None:
+        """What a text says; `line` is the line that it is, with its frame, or empty."""
+        places = {place for needle, of in self._by_needle.items() if needle in text for place in of}
         if len(text) >= LONGEST:
             return Rejection(f"it has {LONGEST} bytes or more, where a logger may have cut it")
         rejected = None
         for place in sorted(places):
             format, kind = self._kinds[place]
-            for frame in frames_of(format, text, syslog):
+            for frame in frames_of(format, line, syslog):
                 if kind.own_file and frame is syslog:
                     continue
                 found = kind.pattern.fullmatch(frame.message)

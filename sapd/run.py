@@ -75,7 +75,7 @@ class _Pass:
         # Taken before anything is read; as of another moment nothing is noted.
         self.snapshot: idle.Snapshot | None = None
         if not dry and at is None:
-            logs = [path for log in config.logs for path in maillog.looked_at(log.path)]
+            logs = [path for log in config.logs for path in intake.looked_at(log)]
             own_state = state.path(config.state_directory)
             self.snapshot = idle.Snapshot([*logs, *server.watched(), own_state])
 
@@ -120,7 +120,7 @@ class _Pass:
         """Finish a cut that an earlier run began; whether the log is whole and may be read."""
         was = self.saved.state
         position, pending = was.positions.get(log.path), was.pending_cuts.get(log.path)
-        if position is None or pending is None:
+        if not isinstance(position, Position) or pending is None:
             return True
         try:
             was.positions[log.path] = cut.resume(log.path, position, pending, dry=self.dry)
@@ -151,7 +151,7 @@ class _Pass:
         if batch.position is not None:
             was.positions[log.path] = batch.position
         was.contexts[log.path] = batch.context
-        if batch.given_up and (position is None or position.stalls):
+        if batch.given_up and (not isinstance(position, Position) or position.stalls):
             self.report.warnings.append(report.given_up(log.path, batch.given_up))
         if batch.ahead and log.path not in was.ahead:
             self.report.warnings.append(report.ahead_of_now(log.path, batch.ahead))
@@ -212,8 +212,10 @@ class _Pass:
 
     def _cut(self, log: Log) -> None:
         was, keep, above = self.saved.state, log.keep_lines, log.cut_above
-        position = was.positions[log.path]
-        if keep is None or (position.lines is not None and position.lines <= above):
+        position = was.positions.get(log.path)
+        if keep is None or not isinstance(position, Position):
+            return
+        if position.lines is not None and position.lines <= above:
             return
 
         start = intake.safe_start(log, self.config, self.now)

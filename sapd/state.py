@@ -33,6 +33,7 @@ from sapd.cut import PendingCut
 from sapd.decision import Closed, Decision, Reason
 from sapd.idle import LAST_PASS, Snapshot, note, touch
 from sapd.idle import NAME as NOTE
+from sapd.journal import Place
 from sapd.maillog import Cursor, Position
 from sapd.maps import Access
 from sapd.maps.live import Published
@@ -70,9 +71,9 @@ class State(NamedTuple):
 
     time: float
     latest: float
-    positions: dict[str, Position]
+    positions: dict[str, Position | Place]
     pending_cuts: dict[str, PendingCut]
-    at_set_back: dict[str, Position]
+    at_set_back: dict[str, Position | Place]
     contexts: dict[str, Context]
     ledger: Ledger
     decision: Decision
@@ -415,7 +416,9 @@ def _claims_to_json(
     }
 
 
-def _position_to_json(where: Position) -> dict[str, Any]:
+def _position_to_json(where: Position | Place) -> dict[str, Any]:
+    if isinstance(where, Place):
+        return where._asdict()
     return {
         **_cursor_to_json(where.here),
         "lines": where.lines,
@@ -548,7 +551,10 @@ def _doubt(read: Any) -> Doubt:
     return Doubt(*(_natural(n) for n in (read if isinstance(read, list) else [read])))
 
 
-def _position(read: Any) -> Position:
+def _position(read: Any) -> Position | Place:
+    if "cursor" in read:
+        streams = tuple(_text(stream) for stream in _list(read["open_streams"]))
+        return Place(_text(read["cursor"]), streams, _natural(read["doubted"]))
     return Position(
         here=_cursor(read),
         rotated=_cursor(read["rotated"]) if read["rotated"] is not None else None,

@@ -31,7 +31,7 @@ cd "$root"
 	fail "the tests that start servers need root, or sudo. For the others:" \
 		"pip install -e . --group test && pytest -m 'not servers'"
 need_python
-need_packages sendmail-bin sendmail-cf m4 rsyslog cron logrotate systemd \
+need_packages sendmail-bin sendmail-cf m4 rsyslog rsyslog-relp openssl cron logrotate systemd \
 	iproute2 strace faketime acl e2fsprogs xfsprogs procps db-util bzip2 xz-utils build-essential \
 	util-linux mount bsdutils
 

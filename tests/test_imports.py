@@ -10,7 +10,7 @@ ARROWS = {
     "__main__": {"cli", "config", "defaults", "idle", "messages", "run"},
     "cli": {
         "addresses", "check", "check.finding", "config", "decision", "defaults", "errors",
-        "explain", "files", "formats", "maillog", "maps", "messages", "recogniser", "relay",
+        "explain", "files", "formats", "journal", "maillog", "maps", "messages", "recogniser", "relay",
         "repeat", "report", "run", "timestamps", "toml_table", "who",
     },
     "repeat": {
@@ -22,13 +22,16 @@ ARROWS = {
         "audit", "config", "cut", "decision", "errors", "files", "idle", "intake", "maillog",
         "maps", "maps.live", "report", "state", "timestamps",
     },
-    "intake": {"config", "errors", "maillog", "recogniser", "relay", "scan", "timestamps"},
+    "intake": {
+        "config", "errors", "journal", "maillog", "recogniser", "relay", "scan", "timestamps",
+    },
     "audit": {"config", "cut", "errors", "files", "report", "timestamps"},
     "report": {"decision", "errors", "relay", "timestamps"},
     "decision": {"relay", "timestamps"},
     "relay": {"addresses", "timestamps"},
     "state": {
-        "addresses", "cut", "decision", "errors", "files", "idle", "maillog", "maps", "maps.live",
+        "addresses", "cut", "decision", "errors", "files", "idle", "journal", "maillog", "maps",
+        "maps.live",
         "recogniser", "relay", "timestamps",
     },
     "maps": {"maps.live"},
@@ -58,19 +61,25 @@ ARROWS = {
     "formats": {"addresses", "errors", "timestamps"},
     "explain": {"formats", "recogniser"},
     "cut": {"errors", "files", "maillog"},
+    "journal": {"child", "errors", "maillog", "recogniser", "timestamps"},
     "maillog": {"errors", "timestamps"},
     "config": {
-        "addresses", "defaults", "errors", "formats", "idle", "maps", "relay", "timestamps",
+        "addresses", "defaults", "errors", "formats", "idle", "journal", "maps", "relay",
+        "timestamps",
         "toml_table",
     },
     "toml_table": {"addresses", "errors"},
     "check": {
-        "check.finding", "check.logs", "check.schedules", "config", "errors", "formats", "idle",
+        "check.finding", "check.journals", "check.logs", "check.schedules", "config", "errors", "formats", "idle",
         "maps", "maps.live", "state",
     },
     "check.logs": {
         "check.finding", "check.rotation", "check.syslogs", "config", "errors", "explain", "files",
         "formats", "maillog", "recogniser", "timestamps",
+    },
+    "check.journals": {
+        "check.finding", "check.look", "child", "config", "errors", "formats", "journal",
+        "recogniser", "timestamps",
     },
     "check.sendmail": {
         "check.finding", "check.look", "check.readable", "errors", "files", "maps.live",

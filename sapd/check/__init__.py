@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 
 from sapd import errors, files, formats, idle, maps, state
-from sapd.check import logs
+from sapd.check import journals, logs
 from sapd.check.finding import Finding, Note, problem
 from sapd.check.schedules import schedules
 from sapd.config import Config
@@ -35,7 +35,7 @@ def _all(config: Config, root: str) -> Iterator[Finding]:
         except errors.SapdError as broken:
             yield problem(broken)
     for log in config.logs:
-        yield from logs.findings(log, config, root)
+        yield from (journals if log.journal else logs).findings(log, config, root)
     damaged: Finding | None = None
     published: Published | None = None
     try:
