@@ -37,21 +37,21 @@ class Entry(NamedTuple):
     reason: str
 
 
-def keep(config: Config, changes: Sequence[Change], now: float) -> errors.SapdError | None:
-    """Write down what changed at `now` (UTC epoch seconds); what kept it from that, if it was."""
+def keep(config: Config, changes: Sequence[Change], now: float) -> list[errors.SapdError]:
+    """Write down what changed at `now` (UTC epoch seconds); returns what kept it from that."""
     entries = [
         Entry(now, change.verb, change.address, change.account, change.login, change.reason)
         for change in changes
         if change.trailed
     ]
     if not entries:
-        return None
+        return []
     try:
         if config.audit.keep_lines:
             append(config.state_directory, entries, config.audit.keep_lines)
     except (OSError, errors.SapdError) as error:
-        return errors.of_writing(os.path.join(config.state_directory, NAME), error)
-    return None
+        return [errors.of_writing(os.path.join(config.state_directory, NAME), error)]
+    return []
 
 
 def append(directory: str, entries: Sequence[Entry], keep_lines: int) -> None:
@@ -80,15 +80,15 @@ def _line(entry: Entry) -> bytes:
     return json.dumps(fields).encode("ascii") + b"\n"
 
 
-def tell_syslog(config: Config, changes: Sequence[Change]) -> errors.SapdError | None:
-    """Tell syslog, facility mail, if that is wanted; what kept it from that, if anything did.
+def tell_syslog(config: Config, changes: Sequence[Change]) -> list[errors.SapdError]:
+    """Tell syslog, facility mail, if that is wanted; returns what kept it from that.
 
     A syslog daemon that hangs, and takes no more messages, is not waited for (RFC 3164, as
     syslog(3) writes it).
     """
     told = [change for change in changes if change.trailed]
     if not config.audit.syslog or not told:
-        return None
+        return []
     import socket
 
     path = next(filter(os.path.exists, _SYSLOGS), _SYSLOGS[0])
@@ -104,8 +104,8 @@ def tell_syslog(config: Config, changes: Sequence[Change]) -> errors.SapdError |
                 daemon.send(b"<%d>%s sapd[%d]: %s" % (_MAIL_INFO, stamp, os.getpid(), line))
         except OSError as error:
             reason = f"takes no messages ({error.strerror}); {len(told) - number} were not told"
-            return errors.SapdError(errors.IO_ERROR, path, reason)
-    return None
+            return [errors.SapdError(errors.IO_ERROR, path, reason)]
+    return []
 
 
 def read(directory: str) -> Iterator[Entry]:

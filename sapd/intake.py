@@ -7,13 +7,14 @@ from functools import partial
 from math import inf
 from typing import NamedTuple
 
-from sapd import errors, journal, maillog, scan
+from sapd import cut, errors, journal, maillog, scan
 from sapd.config import Config, Log
+from sapd.cut import Cut
 from sapd.journal import JournalReading, Place
 from sapd.maillog import Position, Reading
 from sapd.recogniser import Context, Event, Recogniser
 from sapd.relay import Ledger, Rules
-from sapd.timestamps import AHEAD, Clock
+from sapd.timestamps import AHEAD, Clock, stamp_like
 
 
 class Batch(NamedTuple):
@@ -142,10 +143,18 @@ class _Tally:
         self.logouts = [logout for logout in self.logouts if logout[0] in formats]
 
 
-def safe_start(log: Log, config: Config, now: float) -> Callable[[Iterator[bytes]], int] | None:
-    """Where a log may begin after a cut; see `scan.safe_start`. None if anywhere."""
+def cut_plan(log: Log, config: Config, now: float) -> Callable[[int, Position], Cut | None]:
+    """`cut.plan` with the settings of a log that is to be cut."""
     recogniser = _recogniser(log, config, Context(), now)
-    return partial(scan.safe_start, recogniser) if recogniser.cuts else None
+    safe_start = partial(scan.safe_start, recogniser) if recogniser.cuts else None
+
+    def stamp(line: bytes) -> bytes:
+        return stamp_like(line, now, log.zone)
+
+    def plan(fd: int, counted: Position) -> Cut | None:
+        return cut.plan(fd, counted, log.keep_lines or 0, log.cut_above, stamp, safe_start)
+
+    return plan
 
 
 def _recogniser(log: Log, config: Config, context: Context, now: float) -> Recogniser:

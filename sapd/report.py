@@ -141,13 +141,13 @@ def left_behind(path: str | None) -> list[tuple[str, str]]:
     return [] if path is None else [(path, reason)]
 
 
-def ahead_of_now(path: str, logins: int) -> tuple[str, str]:
-    """A warning about a log with logins that are stamped too far ahead of now."""
-    reason = f"logins stamped more than {AHEAD} s ahead of now, which open nothing: {logins}"
-    return path, f"{reason}; check the clock, or set timezone for this log"
-
-
-def given_up(path: str, name: str) -> tuple[str, str]:
-    """A warning about a rotated file of a log that can't be read to its end."""
-    reason = f"the rotated file {name} takes too long to unpack, and was left out"
-    return path, f"{reason}; who logged in there must fetch mail again"
+def of_reading(path: str, ahead: int, given_up: str) -> list[tuple[str, str]]:
+    """Warnings about a log with logins too far ahead of now, or a rotated file left out."""
+    warnings = []
+    if ahead:
+        reason = f"logins stamped more than {AHEAD} s ahead of now, which open nothing: {ahead}"
+        warnings.append((path, f"{reason}; check the clock, or set timezone for this log"))
+    if given_up:
+        reason = f"the rotated file {given_up} takes too long to unpack, and was left out"
+        warnings.append((path, f"{reason}; who logged in there must fetch mail again"))
+    return warnings

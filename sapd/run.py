@@ -14,18 +14,28 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
-from sapd import audit, cut, decision, errors, files, idle, intake, maillog, maps, report, state
+from sapd import (
+    audit,
+    cut,
+    decision,
+    errors,
+    files,
+    idle,
+    intake,
+    maillog,
+    maps,
+    publishing,
+    report,
+    state,
+)
 from sapd.config import Config, Log, Mistake, Readable
 from sapd.cut import PendingCut
-from sapd.errors import BAD_CONFIG
 from sapd.intake import Batch
 from sapd.maillog import Position
-from sapd.maps import live
-from sapd.report import Change, Report
-from sapd.state import SavedState, Unpublished
-from sapd.timestamps import stamp_like
+from sapd.report import Report
+from sapd.state import SavedState
 
 
 def once(
@@ -41,9 +51,8 @@ def once(
     Logins until then no longer count from the addresses `closing`, of all if that is empty.
     `saved` is what the pass before in the same process left.
 
-    As root a run goes on, for good, as the user to whom the folder of a separate map belongs: see
-    `files.become_owner`. Raises `files.Locked` if another run is at work, and `SapdError` where
-    nothing could be done.
+    As root a run goes on, for good, as the owner of a separate map's folder. Raises
+    `files.Locked` if another run is at work, and `SapdError` where nothing could be done.
     """
     server = maps.chosen(config.access)
     if server.belongs_to is not None:
@@ -69,7 +78,6 @@ class _Pass:
         self.dry = dry
         self.report = Report()
         self.now = time.time() if at is None else at
-        self.deadline = time.monotonic() + maillog.BUDGET
         # Files carry the real clock's times; as of another moment they say nothing.
         self.modified_since = self.now - config.rules.longest if at is None else float("-inf")
         # Taken before anything is read; as of another moment nothing is noted.
@@ -83,34 +91,38 @@ class _Pass:
         config = self.config
         self.saved.load(self.report.problems)
         loaded = self.saved.state.time
-        self.saved.state = self.saved.state.of_logs([log.path for log in self.config.logs])
-        whole = [log for log in self.config.logs if self._resume_cut(log)]
+        self.saved.state = self.saved.state.of_logs([log.path for log in config.logs])
+        whole = [log for log in config.logs if self._resume_cut(log)]
         self._doubt(whole)
-        batches = [self._read(log) for log in whole]
-        mistakes = [b.problem for b in batches if b.problem and b.problem.status == BAD_CONFIG]
+        deadline = time.monotonic() + maillog.BUDGET
+        batches = [self._read(log, deadline) for log in whole]
+        mistakes = [
+            b.problem for b in batches if b.problem and b.problem.status == errors.BAD_CONFIG
+        ]
         if mistakes:  # of a format: nothing may open; see closing
             raise Mistake(mistakes, Readable(config.state_directory, config.access, config.rules))
         ledger = self.saved.state.ledger
-        renewed = intake.merge(batches, ledger, self.config.rules, self.now)
+        renewed = intake.merge(batches, ledger, config.rules, self.now)
         if closing is not None:
             ledger.close(closing, self.now)
             self._save()  # first of all: what is not remembered is opened again by the next run
-        ledger.expire(self.config.rules, self.now)
-        changes = self._publish(renewed)
-        trouble = None if self.dry else audit.keep(self.config, changes, self.now)
+        ledger.expire(config.rules, self.now)
+        self.saved.state, changes = publishing.publish(
+            config, self.map, self.saved.state, renewed, self.now, self.report, dry=self.dry
+        )
+        trouble = [] if self.dry else audit.keep(config, changes, self.now)
         if self._save():
             for batch in batches:
                 if batch.problem is None:
                     self._cut(batch.log)
-            if trouble is not None:  # else the state has the same, in the same folder
-                self.report.problems.append(trouble)
-        if not self.dry and (trouble := audit.tell_syslog(self.config, changes)) is not None:
-            self.report.problems.append(trouble)
+            self.report.problems += trouble  # else the state has the same, in the same folder
+        if not self.dry:
+            self.report.problems += audit.tell_syslog(config, changes)
         self.saved.finish()
         if self.saved.state.time == loaded and not any(batch.unfinished for batch in batches):
             self._note()  # nothing was to be done
         if not self.dry:
-            state.note_pass(self.config.state_directory)
+            state.note_pass(config.state_directory)
         return self.report
 
     def _save(self) -> bool:
@@ -119,16 +131,10 @@ class _Pass:
     def _resume_cut(self, log: Log) -> bool:
         """Finish a cut that an earlier run began; whether the log is whole and may be read."""
         was = self.saved.state
-        position, pending = was.positions.get(log.path), was.pending_cuts.get(log.path)
-        if not isinstance(position, Position) or pending is None:
-            return True
-        try:
-            was.positions[log.path] = cut.resume(log.path, position, pending, dry=self.dry)
-        except (OSError, errors.SapdError) as error:
-            self.report.problems.append(errors.of_writing(log.path, error))
-            return False
-        del was.pending_cuts[log.path]
-        return True
+        problem = cut.resume_in(was.positions, was.pending_cuts, log.path, dry=self.dry)
+        if problem is not None:
+            self.report.problems.append(problem)
+        return problem is None
 
     def _doubt(self, logs: Collection[Log]) -> None:
         """Read these logs again if the clock was set back, or since then put forward."""
@@ -138,11 +144,11 @@ class _Pass:
             self.saved.must_be_saved()
             self.modified_since = float("-inf")  # the logs' own times may be that clock's, too
 
-    def _read(self, log: Log) -> Batch:
+    def _read(self, log: Log, deadline: float) -> Batch:
         was = self.saved.state
         position, context = was.positions.get(log.path), was.contexts.get(log.path)
         batch = intake.read(
-            log, self.config, position, context, self.now, self.modified_since, self.deadline
+            log, self.config, position, context, self.now, self.modified_since, deadline
         )
         if batch.problem is not None:
             self.report.problems.append(batch.problem)
@@ -151,85 +157,29 @@ class _Pass:
         if batch.position is not None:
             was.positions[log.path] = batch.position
         was.contexts[log.path] = batch.context
-        if batch.given_up and (not isinstance(position, Position) or position.stalls):
-            self.report.warnings.append(report.given_up(log.path, batch.given_up))
-        if batch.ahead and log.path not in was.ahead:
-            self.report.warnings.append(report.ahead_of_now(log.path, batch.ahead))
+        stalled = isinstance(position, Position) and position.stalls > 0
+        self.report.warnings += report.of_reading(
+            log.path, batch.ahead if log.path not in was.ahead else 0, batch.given_up * stalled
+        )
         if batch.ahead:
             was.ahead.add(log.path)
         elif batch.logins:
             was.ahead.discard(log.path)
         return batch
 
-    def _publish(self, renewed: Mapping[tuple[str, str], float]) -> list[Change]:
-        """Decide, and bring the map up to date; what changed then."""
-        was, rules = self.saved.state, self.config.rules
-        try:
-            decided = decision.decide(was.ledger, rules, self.map.objection_to, self.now)
-            wanted = self.map.wanted(decided.written_ends(rules))
-            rewrite = not self.map.is_published(wanted, was.published)
-            summary = self.map.summary(len(decided.open))
-            if rewrite and not self.dry:
-                published = self.map.publish(wanted, was.published)
-                self.saved.change(published=published, access=self.config.access)
-                if self.map.remark is not None:
-                    self.report.warnings.append((self.map.path, self.map.remark))
-        except errors.SapdError as problem:
-            self.report.problems.append(problem)
-            return [] if self.dry else self._close_at_least(problem.status)
-        objection = self.map.objection_to
-        gone = decision.of_gone(was.lets_in(), was.ledger, rules, objection, self.now)
-        changes = report.changes(was.ledger, was.lets_in(), decided, renewed, gone, self.now)
-        self.saved.change(unpublished=None, decision=decided)
-        self.report.actions += [change.action for change in changes if change.verb != "refuse"]
-        self.report.warnings += report.refusals(decided, was.decision.closed)
-        if rewrite:
-            self.report.actions.append(("rewrite", f"{self.map.path}: {summary}"))
-        old = live.left_behind(was.published, self.map.path)
-        self.report.warnings += report.left_behind(old)
-        return changes
-
-    def _close_at_least(self, status: int) -> list[Change]:
-        """Where the map could not be published, open nobody, but close whom that can close."""
-        was, rules = self.saved.state, self.config.rules
-        lets_in = was.lets_in()
-        decided = decision.decide(was.ledger, rules, lambda _: None, self.now).only(lets_in)
-        changes: list[Change] = []
-        if decided.open.keys() != lets_in.keys():
-            ends = decided.written_ends(rules)
-            published = maps.publish_fewer(self.map, status, ends, lets_in, was.published)
-            if published is not None:
-                gone = decision.of_gone(lets_in, was.ledger, rules, lambda _: None, self.now)
-                changes = report.changes(was.ledger, lets_in, decided, {}, gone, self.now)
-                self.report.actions += [change.action for change in changes]
-                self.saved.change(published=published)
-                lets_in = {address: sorted(accounts) for address, accounts in decided.open.items()}
-        since = was.unpublished.since if was.unpublished else self.now
-        self.saved.change(unpublished=Unpublished(since, lets_in))
-        if not self.map.closes_by_itself and since + rules.window < self.now:
-            self.report.warnings += report.kept_open(self.map.path, lets_in, decided, since)
-        return changes
-
     def _cut(self, log: Log) -> None:
-        was, keep, above = self.saved.state, log.keep_lines, log.cut_above
+        was = self.saved.state
         position = was.positions.get(log.path)
-        if keep is None or not isinstance(position, Position):
+        if log.keep_lines is None or not isinstance(position, Position):
             return
-        if position.lines is not None and position.lines <= above:
+        if position.lines is not None and position.lines <= log.cut_above:
             return
-
-        start = intake.safe_start(log, self.config, self.now)
-
-        def plan(fd: int, counted: Position) -> cut.Cut | None:
-            def stamp(line: bytes) -> bytes:
-                return stamp_like(line, self.now, log.zone)
-
-            return cut.plan(fd, counted, keep, above, stamp, start)
 
         def begin(pending: PendingCut) -> bool:
             was.pending_cuts[log.path] = pending
             return self._save()
 
+        plan = intake.cut_plan(log, self.config, self.now)
         try:
             position, done = cut.cut_log(log.path, position, plan, begin, dry=self.dry)
         except FileNotFoundError:
