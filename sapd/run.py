@@ -31,10 +31,6 @@ from sapd import (
     state,
 )
 from sapd.config import Config, Log, Mistake, Readable
-from sapd.cut import PendingCut
-from sapd.intake import Batch
-from sapd.maillog import Position
-from sapd.report import Report
 from sapd.state import SavedState
 
 
@@ -45,7 +41,7 @@ def once(
     dry: bool = False,
     closing: Collection[str] | None = None,
     saved: SavedState | None = None,
-) -> Report:
+) -> report.Report:
     """Run one pass as of now, or as of `at` (UTC epoch seconds).
 
     Logins until then no longer count from the addresses `closing`, of all if that is empty.
@@ -76,7 +72,7 @@ class _Pass:
         self.map = server
         self.saved = saved
         self.dry = dry
-        self.report = Report()
+        self.report = report.Report()
         self.now = time.time() if at is None else at
         # Files carry the real clock's times; as of another moment they say nothing.
         self.modified_since = self.now - config.rules.longest if at is None else float("-inf")
@@ -87,7 +83,7 @@ class _Pass:
             own_state = state.path(config.state_directory)
             self.snapshot = idle.Snapshot([*logs, *server.watched(), own_state])
 
-    def run(self, closing: Collection[str] | None = None) -> Report:
+    def run(self, closing: Collection[str] | None = None) -> report.Report:
         config = self.config
         self.saved.load(self.report.problems)
         loaded = self.saved.state.time
@@ -144,7 +140,7 @@ class _Pass:
             self.saved.must_be_saved()
             self.modified_since = float("-inf")  # the logs' own times may be that clock's, too
 
-    def _read(self, log: Log, deadline: float) -> Batch:
+    def _read(self, log: Log, deadline: float) -> intake.Batch:
         was = self.saved.state
         position, context = was.positions.get(log.path), was.contexts.get(log.path)
         batch = intake.read(
@@ -157,7 +153,7 @@ class _Pass:
         if batch.position is not None:
             was.positions[log.path] = batch.position
         was.contexts[log.path] = batch.context
-        stalled = isinstance(position, Position) and position.stalls > 0
+        stalled = isinstance(position, maillog.Position) and position.stalls > 0
         self.report.warnings += report.of_reading(
             log.path, batch.ahead if log.path not in was.ahead else 0, batch.given_up * stalled
         )
@@ -170,12 +166,12 @@ class _Pass:
     def _cut(self, log: Log) -> None:
         was = self.saved.state
         position = was.positions.get(log.path)
-        if log.keep_lines is None or not isinstance(position, Position):
+        if log.keep_lines is None or not isinstance(position, maillog.Position):
             return
         if position.lines is not None and position.lines <= log.cut_above:
             return
 
-        def begin(pending: PendingCut) -> bool:
+        def begin(pending: cut.PendingCut) -> bool:
             was.pending_cuts[log.path] = pending
             return self._save()
 
