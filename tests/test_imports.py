@@ -7,23 +7,27 @@ from tests.folders import PACKAGE
 
 ARROWS = {
     "__init__": set(),
-    "__main__": {"cli", "config", "defaults", "idle", "messages", "run"},
+    "__main__": {"cli", "closing", "config", "defaults", "idle", "messages", "run"},
     "cli": {
-        "addresses", "check", "check.finding", "config", "decision", "defaults", "errors",
-        "explain", "files", "formats", "journal", "maillog", "maps", "messages", "recogniser", "relay",
-        "repeat", "report", "run", "timestamps", "toml_table", "who",
+        "addresses", "check", "check.finding", "closing", "config", "decision", "defaults",
+        "errors", "explain", "files", "formats", "journal", "maillog", "maps", "messages",
+        "recogniser", "relay", "repeat", "report", "run", "timestamps", "toml_table", "who",
     },
     "repeat": {
-        "config", "errors", "files", "formats", "idle", "messages", "report", "run", "state",
+        "closing", "config", "errors", "files", "formats", "idle", "messages", "report", "run",
+        "state",
     },
-    "who": {"audit", "config", "decision", "maps", "state", "timestamps"},
+    "who": {
+        "audit", "check.schedules", "config", "decision", "errors", "maps", "state", "timestamps",
+    },
     "messages": {"errors", "files", "report"},
     "run": {
         "audit", "config", "cut", "decision", "errors", "files", "idle", "intake", "maillog",
-        "maps", "maps.live", "report", "state", "timestamps",
+        "maps", "publishing", "report", "state",
     },
     "intake": {
-        "config", "errors", "journal", "maillog", "recogniser", "relay", "scan", "timestamps",
+        "config", "cut", "errors", "journal", "maillog", "recogniser", "relay", "scan",
+        "timestamps",
     },
     "audit": {"config", "cut", "errors", "files", "report", "timestamps"},
     "report": {"decision", "errors", "relay", "timestamps"},
@@ -31,10 +35,9 @@ ARROWS = {
     "relay": {"addresses", "timestamps"},
     "state": {
         "addresses", "cut", "decision", "errors", "files", "idle", "journal", "maillog", "maps",
-        "maps.live",
-        "recogniser", "relay", "timestamps",
+        "maps.live", "recogniser", "relay", "timestamps",
     },
-    "maps": {"maps.live"},
+    "maps": {"errors", "maps.live"},
     "maps.access": {"addresses", "decision", "errors"},
     "maps.live": {"errors", "files", "idle"},
     "maps.builder": {"child", "errors", "files"},
@@ -45,16 +48,15 @@ ARROWS = {
     },
     "maps.exim": {"addresses", "check.exim", "maps", "maps.table"},
     "maps.opensmtpd": {
-        "addresses", "check.opensmtpd", "errors", "maps", "maps.builder", "maps.live",
-        "maps.table",
+        "addresses", "check.opensmtpd", "errors", "maps", "maps.builder", "maps.table",
     },
     "maps.tcpserver": {
         "addresses", "check.tcpserver", "child", "decision", "errors", "files", "maps",
         "maps.access", "maps.builder", "maps.live",
     },
     "maps.sendmail": {
-        "addresses", "check.sendmail", "child", "errors", "files", "maps", "maps.access",
-        "maps.live",
+        "addresses", "check.sendmail", "child", "defaults", "errors", "files", "maps",
+        "maps.access", "maps.databases", "maps.live", "maps.sendmail_cf",
     },
     "scan": {"formats", "recogniser", "timestamps"},
     "recogniser": {"addresses", "formats", "timestamps"},
@@ -64,25 +66,25 @@ ARROWS = {
     "journal": {"child", "errors", "maillog", "recogniser", "timestamps"},
     "maillog": {"errors", "timestamps"},
     "config": {
-        "addresses", "defaults", "errors", "formats", "idle", "journal", "maps", "relay",
-        "timestamps",
-        "toml_table",
+        "addresses", "defaults", "errors", "files", "formats", "idle", "journal", "maps", "relay",
+        "timestamps", "toml_table",
     },
     "toml_table": {"addresses", "errors"},
     "check": {
-        "check.finding", "check.journals", "check.logs", "check.schedules", "config", "errors", "formats", "idle",
-        "maps", "maps.live", "state",
+        "check.finding", "check.journals", "check.logs", "check.schedules", "config", "errors",
+        "files", "formats", "idle", "maps", "maps.live", "state", "who",
     },
     "check.logs": {
-        "check.finding", "check.rotation", "check.syslogs", "config", "errors", "explain", "files",
-        "formats", "maillog", "recogniser", "timestamps",
+        "check.finding", "check.rotation", "check.syslogs", "config", "crowds", "errors",
+        "explain", "files", "formats", "maillog", "recogniser", "timestamps",
     },
     "check.journals": {
         "check.finding", "check.look", "child", "config", "errors", "formats", "journal",
         "recogniser", "timestamps",
     },
     "check.sendmail": {
-        "check.finding", "check.look", "check.readable", "errors", "files", "maps.live",
+        "check.finding", "check.readable", "check.running", "errors", "files", "maps.databases",
+        "maps.live", "maps.sendmail_cf",
     },
     "check.table": {"check.finding", "check.look", "child", "errors", "files", "maps.live"},
     "check.postfix": {"check.finding", "check.table", "errors"},
@@ -102,6 +104,14 @@ ARROWS = {
     "defaults": set(),
     "timestamps": set(),
     "errors": set(),
+    "check.running": {"check.look"},
+    "closing": {
+        "config", "decision", "defaults", "errors", "files", "idle", "maps", "report", "state",
+    },
+    "crowds": set(),
+    "maps.databases": set(),
+    "maps.sendmail_cf": set(),
+    "publishing": {"config", "decision", "errors", "maps", "maps.live", "report", "state"},
 }  # fmt: skip
 
 PURE = {"addresses", "relay", "decision", "recogniser", "timestamps", "report"}
