@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sapd import config, maps
 from sapd.addresses import parse_network
 from sapd.relay import Rules
 from tests.site import Site, login, when
@@ -77,3 +78,13 @@ def test_who_should_be_closed_is_closed_without_the_source_too(site: Site, setti
     assert entries.items() >= own.items()
     assert not any("192.0.2.1" in key for key in entries)
     assert sum("192.0.2.2" in key for key in entries) == (2 if settings else 1)
+
+
+def test_an_entry_that_has_ended_lets_nobody_in(site: Site) -> None:
+    site.configure(access_settings=SELF_CLOSING)
+    site.write(login("192.0.2.1", at=NOW), login("2001:db8::1", at=NOW))
+    site.run("--at", when(NOW))
+    map = maps.chosen(config.load(str(site.config)).access)
+    end = int(site.entries()["sapd:192.0.2.1"])
+    assert set(map.published_now(end - 1, [])) == {"192.0.2.1", "2001:db8::1"}
+    assert set(map.published_now(end, [])) == set()
