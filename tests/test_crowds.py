@@ -3,6 +3,8 @@
 import time
 from pathlib import Path
 
+import pytest
+
 from sapd import check, config
 from sapd.crowds import HOURS, MANY, Crowd, crowds
 from tests.site import Site, login
@@ -36,6 +38,7 @@ def test_only_the_latest_day_counts() -> None:
     assert crowds(old + new) == []
 
 
+@pytest.mark.makemap
 def test_check_proposes_to_shut_it(site: Site, tmp_path: Path) -> None:
     now = time.time()
     site.write(

@@ -37,6 +37,7 @@ def can_be_read(makemap: str, name: str, path: Path) -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
+@pytest.mark.makemap
 @pytest.mark.parametrize("entries", ENTRIES)
 @pytest.mark.parametrize("name", ["hash", "btree"])
 def test_berkeley_db(tmp_path: Path, name: str, entries: int) -> None:

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sapd import config, maps
 from sapd.addresses import parse_network
 from sapd.relay import Rules
 from tests.site import Site, login, when
@@ -27,6 +28,7 @@ def test_the_window_of_the_network_counts() -> None:
     assert rules.written_end("198.51.100.1", NOW + 1) == NOW + 450
 
 
+@pytest.mark.makemap
 @pytest.mark.parametrize(("after_logout", "most"), [("", 9), ('after_logout = "10m"', 60)])
 def test_renewals_of_an_hour_rewrite_the_map_as_seldom_as_the_rounding_says(
     site: Site, after_logout: str, most: int
@@ -47,6 +49,7 @@ def test_renewals_of_an_hour_rewrite_the_map_as_seldom_as_the_rounding_says(
     assert "sapd:192.0.2.1" not in site.entries()  # a run closes on time
 
 
+@pytest.mark.makemap
 @pytest.mark.parametrize("settings", ["", SELF_CLOSING], ids=["relays", "self-closing"])
 def test_who_stays_open_for_want_of_a_map_is_named(site: Site, settings: str) -> None:
     """Not where sendmail closes by itself."""
@@ -64,6 +67,7 @@ def test_who_stays_open_for_want_of_a_map_is_named(site: Site, settings: str) ->
     assert (words in late.stderr) == (not settings)
 
 
+@pytest.mark.makemap
 @pytest.mark.parametrize("settings", ["", SELF_CLOSING], ids=["relays", "self-closing"])
 def test_who_should_be_closed_is_closed_without_the_source_too(site: Site, settings: str) -> None:
     """The administrator's entries are then those of the live map."""
@@ -77,3 +81,14 @@ def test_who_should_be_closed_is_closed_without_the_source_too(site: Site, setti
     assert entries.items() >= own.items()
     assert not any("192.0.2.1" in key for key in entries)
     assert sum("192.0.2.2" in key for key in entries) == (2 if settings else 1)
+
+
+@pytest.mark.makemap
+def test_an_entry_that_has_ended_lets_nobody_in(site: Site) -> None:
+    site.configure(access_settings=SELF_CLOSING)
+    site.write(login("192.0.2.1", at=NOW), login("2001:db8::1", at=NOW))
+    site.run("--at", when(NOW))
+    map = maps.chosen(config.load(str(site.config)).access)
+    end = int(site.entries()["sapd:192.0.2.1"])
+    assert set(map.published_now(end - 1, [])) == {"192.0.2.1", "2001:db8::1"}
+    assert set(map.published_now(end, [])) == set()

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from sapd import errors, files, formats, idle, maps, state
 from sapd.check import journals, logs
 from sapd.check.finding import Finding, Note, problem
+from sapd.check.running import another_one
 from sapd.check.schedules import schedules
 from sapd.config import Config
 from sapd.maps.live import Published
@@ -46,6 +47,9 @@ def _all(config: Config, root: str) -> Iterator[Finding]:
     if not os.path.isdir(scratch):
         scratch = os.path.dirname(scratch)  # where the first run makes it
     yield from maps.chosen(config.access).findings(published, scratch, root)
+    if (others := another_one(config.access.server, root)) is not None:
+        reason = f'is "{config.access.server}", but what runs here is {others}'
+        yield Finding(errors.BAD_CONFIG, f"{config.path}: access.server {reason}; set it to that")
     yield damaged or _state_folder(config.state_directory)
     if idle.state_directory(config.path) != config.state_directory:
         reason = "write [state] directory in one line, in quotes, without escapes"

@@ -7,14 +7,20 @@ import re
 
 from sapd.check.look import Look
 
-_SERVERS = {  # a name of proc(5), cut after 15 characters
+_SERVERS = {  # a name of proc(5), cut after 15 characters: the value of access.server
     r"sendmail.*": "sendmail",
-    r"qmgr|pickup": "Postfix",
-    r"exim.*": "Exim",
-    r"smtpd": "OpenSMTPD",
-    r"courierd|courieresmtpd|couriertcpd": "Courier",
+    r"qmgr|pickup": "postfix",
+    r"exim.*": "exim",
+    r"smtpd": "opensmtpd",
+    r"courierd|courieresmtpd|couriertcpd": "courier",
     r"tcpserver": "tcpserver",
 }
+
+
+def another_one(server: str, root: str = "/") -> str | None:
+    """Which mail servers run, if not the one that is configured; None if it does, or none."""
+    found = mail_servers(root)
+    return " and ".join(sorted(found)) if found and server not in found else None
 
 
 def mail_servers(root: str = "/") -> set[str]:
@@ -32,8 +38,8 @@ def mail_servers(root: str = "/") -> set[str]:
         for pattern, server in _SERVERS.items():
             if re.fullmatch(pattern, name) and _network(process) in (ours, None):
                 found.add(server)
-    if "Postfix" in found:
-        found.discard("OpenSMTPD")  # Postfix has processes of that name, too
+    if "postfix" in found:
+        found.discard("opensmtpd")  # Postfix has processes of that name, too
     return found
 
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from sapd import errors, files
 from sapd.check.finding import Finding, Note, problem
 from sapd.check.readable import why_unreadable, writable_folders
-from sapd.check.running import mail_servers
 from sapd.maps import sendmail_cf
 from sapd.maps.databases import kind_of
 from sapd.maps.live import Published, is_untouched
@@ -42,11 +41,6 @@ def findings(
     yield from _lockable(server)
     yield from _asking(server, cf, text)
     yield from _limits(server, cf, text)
-    others = mail_servers(root)
-    if others and "sendmail" not in others:
-        names = " and ".join(sorted(others))
-        reason = f"is for sendmail, but what runs here is {names}; set access.server"
-        yield Finding(errors.BAD_CONFIG, f"{server.path}: {reason}")
 
 
 def _building(server: Sendmail, scratch: str) -> Iterator[Finding]:

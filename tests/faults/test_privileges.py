@@ -47,7 +47,7 @@ def job_without_root() -> tuple[str, str]:
 def configuration_without_root() -> str:
     """The shipped one, with the settings of separate-map.mc in place of its own."""
     _, settings = SEPARATE.split("[access]\n")
-    settings = "\n".join(re.findall(r"^dnl +((?:database|tag) = .*)$", settings, re.M))
+    settings = "\n".join(re.findall(r"^dnl +((?:database|self_closing) = .*)$", settings, re.M))
     text = (ROOT / "examples" / "sapd.toml").read_text()
     return re.sub(r"^source = .*\n\n(#.*\n)*database = .*", settings, text, flags=re.M)
 
@@ -101,6 +101,8 @@ def newcomer(folder: Path) -> Iterator[Newcomer]:
         )
         sendmail = stack.enter_context(Sendmail(machine, folder, SEPARATE))
         sendmail.makemap("", sendmail.mail / "access.db")
+        as_named = f"sed 's#{sendmail.state}#/var/lib/sapd#' {sendmail.configuration}"
+        newcomer.sh(f"mkdir -p /etc/mail && {as_named} >/etc/mail/sendmail.cf")
         for command in re.findall(r"^dnl +((?:useradd|install) .*)$", SEPARATE, re.M):
             newcomer.sh(command)
         yield newcomer

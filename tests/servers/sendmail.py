@@ -38,6 +38,7 @@ include(`{cf}/m4/cf.m4')dnl
 OSTYPE(`debian')dnl
 DOMAIN(`debian-mta')dnl
 define(`DATABASE_MAP_TYPE', `{kind}')dnl
+{plain}dnl
 define(`MAIL_SETTINGS_DIR', `{folder}/mail/')dnl
 define(`QUEUE_DIR', `{folder}/queue')dnl
 define(`ALIAS_FILE', `')dnl
@@ -170,6 +171,7 @@ class Sendmail:
                 ipv6=SERVER_IPV6,
                 port=PORT,
                 kind=self.kind,
+                plain="" if self.program == SENDMAIL else "undefine(`_FFR_MAIL_MACRO')",
                 lines=self.lines,
             ),
             capture_output=True,
@@ -180,7 +182,8 @@ class Sendmail:
             raise RuntimeError(f"m4 exits {result.returncode}: {result.stderr}")
         if self.program == SENDMAIL:
             return result.stdout
-        return re.sub(r"(?m)^O RejectNUL.*\n", "", result.stdout)  # Debian's sendmail alone has it
+        # Debian's m4 files ask for what Debian's sendmail alone is built with.
+        return re.sub(r"(?m)^O RejectNUL.*\n", "", result.stdout)
 
     def _wait_until_it_answers(self) -> None:
         deadline = time.monotonic() + STARTUP
