@@ -42,8 +42,7 @@ ARROWS = {
     },
     "maps.exim": {"addresses", "check.exim", "maps", "maps.table"},
     "maps.opensmtpd": {
-        "addresses", "check.opensmtpd", "errors", "maps", "maps.builder", "maps.live",
-        "maps.table",
+        "addresses", "check.opensmtpd", "errors", "maps", "maps.builder", "maps.table",
     },
     "maps.tcpserver": {
         "addresses", "check.tcpserver", "child", "decision", "errors", "files", "maps",

@@ -314,9 +314,8 @@ def kill_at(server: MailServer, numbers: slice) -> int:
         assert server.codes(CLIENT) == [250], call
         server.update()
         assert server.codes(CLIENT, STRANGER) == [250, 250], call
-    assert sorted(os.listdir(server.path("/var/lib/sapd"))) == sorted(
-        {"audit.jsonl", "lock", "state.json", *server.LEFT}
-    )
+    folders = {server.path("/var/lib/sapd"), server.path(server.TABLE).parent}
+    assert [file for folder in folders for file in folder.iterdir() if "new" in file.name] == []
     return len(found)
 
 
@@ -329,3 +328,44 @@ def test_a_run_killed_while_it_publishes_is_finished_by_the_next(server: MailSer
 @EACH
 def test_a_run_killed_at_any_step_is_finished_by_the_next(server: MailServer) -> None:
     assert kill_at(server, slice(None)) > 15
+
+
+_TIMING = """
+import subprocess, sys, time
+from sapd import config, maps
+count = int(sys.argv[1])
+map = maps.chosen(config.load("/etc/sapd/sapd.toml").access)
+many = {f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}": 2e9 for n in range(count)}
+start = time.perf_counter()
+text = map.wanted(many)
+map.publish(text)
+publish = time.perf_counter() - start
+open("/var/lib/rules", "wb").write(text)
+start = time.perf_counter()
+subprocess.run(sys.argv[2:], stdin=open("/var/lib/rules", "rb"), check=True)
+print(publish, time.perf_counter() - start)
+"""
+ALONE = {
+    "postfix": ["postmap", "hash:/var/lib/rules"],
+    "exim": ["cp", "/var/lib/rules", "/var/lib/copy"],
+    "opensmtpd": ["smtpctl", "update", "table", "relays"],
+    "tcpserver": ["tcprules", "/var/lib/rules.cdb", "/var/lib/rules.tmp"],
+}
+
+
+@pytest.mark.slow
+@EACH
+@pytest.mark.parametrize("count", [1000, 100_000])
+def test_time_of_a_publish_against_the_builder_alone(
+    server: MailServer, count: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = server.write("/var/lib/timing.py", _TIMING)
+    command = [server.SAPD[0], str(script).removeprefix(str(server.machine.root)), str(count)]
+    rows = [
+        [float(word) for word in server.run(*command, *ALONE[server.NAME]).stdout.split()[-2:]]
+        for _ in range(3)
+    ]
+    publish, alone = (sorted(column)[1] for column in zip(*rows, strict=True))
+    with capsys.disabled():
+        print(f"\n{server.NAME}, {count}: publish {publish:.3f} s, alone {alone:.3f} s", end=" ")
+    assert publish < 5 * alone + 2
