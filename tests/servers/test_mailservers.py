@@ -271,29 +271,64 @@ def test_what_a_builder_made_is_counted(server: MailServer) -> None:
     assert said == ""
 
 
-@EACH
-def test_a_full_disk_leaves_the_old_table(server: MailServer) -> None:
-    many = [f"100.64.{number >> 8}.{number & 255}" for number in range(3000)]
-    place = server.path("/srv/table")
+MANY = [f"100.64.{number >> 8}.{number & 255}" for number in range(3000)]
+
+
+def on_a_small_disk(server: MailServer) -> Path:
+    """Have sapd keep its table on a disk of 2 MB; the live file."""
     server.run("mkdir", "-p", "/srv/table")
     server.run("mount", "-t", "tmpfs", "-o", "size=2m,mode=755", "none", "/srv/table")
-    database = f"/srv/table/{Path(server.TABLE).name.removesuffix('.db')}"
-    server.configure(access=f'database = "{database}"\n')
-    live = server.path(f"/srv/table/{Path(server.TABLE).name}")
+    name = Path(server.TABLE).name
+    named = "relay" if server.NAME == "postfix" else name
+    server.configure(access=f'database = "/srv/table/{named}"\n')
+    return server.path(f"/srv/table/{name}")
+
+
+def fill_up(folder: Path) -> Path:
+    """Leave no room on a disk; the file that takes it."""
+    ballast = folder / "ballast"
+    about = os.statvfs(folder)
+    ballast.write_bytes(bytes(about.f_bavail * about.f_frsize))
+    return ballast
+
+
+@EACH
+def test_a_full_disk_leaves_the_old_table(server: MailServer) -> None:
+    live = on_a_small_disk(server)
     server.login(CLIENT)
     server.update()
     before = live.read_bytes()
-    ballast = place / "ballast"
-    room = os.statvfs(place)
-    ballast.write_bytes(bytes((room.f_bavail - 2) * room.f_frsize))
-    server.login(*many)
-    said = server.update(status=74)
-    assert said.count("\n") == 1
+    ballast = fill_up(live.parent)
+    server.login(*MANY)
+    assert server.update(status=74).count("\n") == 1
     assert live.read_bytes() == before
     ballast.unlink()
     server.update()
     assert live.read_bytes() != before
-    assert [*place.iterdir()] == [live]
+    assert [*live.parent.iterdir()] == [live]
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        *((KINDS[name], 0) for name in ONE_EACH),
+        *((KINDS[name], 74) for name in ("postfix cdb", "postfix lmdb")),
+    ],
+    ids=[*ONE_EACH, "postfix cdb", "postfix lmdb"],
+)
+def test_a_full_disk_does_not_keep_an_address_open(server: MailServer, status: int) -> None:
+    """But for tables that Postfix has mapped into its memory: those are not written in place."""
+    live = on_a_small_disk(server)
+    server.login(CLIENT, *MANY)
+    server.update()
+    before = live.read_bytes()
+    fill_up(live.parent)
+    assert server.update(*later(31), status=status) == "" or status
+    if status:
+        assert live.read_bytes() == before
+        return
+    done = server.sapd("list", *later(31))
+    assert (done.stdout, done.stderr) == ("no address is open\n", "")
 
 
 def kill_at(server: MailServer, numbers: slice) -> int:
