@@ -337,30 +337,3 @@ def test_accounts_are_compared_without_outer_blanks_and_case() -> None:
     for account in ("bobby", "eve@example.org", "scan"):
         assert rules.denied_by(account) is None
     assert rules.denied_by("EVE@example.NET ") == "*@Example.net"
-
-
-@given(
-    end=st.floats(0, 4e9, allow_nan=False),
-    window=st.integers(1, 366 * 86400),
-)
-def test_a_written_end_is_late_by_less_than_a_quarter_of_the_window(
-    end: float, window: int
-) -> None:
-    written = Rules(window).written_end("192.0.2.10", end)
-    assert 0 <= written - end < window / 4 + 1e-3
-
-
-def test_a_written_end_goes_by_the_window_of_the_network() -> None:
-    rules = Rules(1800, windows=((ip_network("10.0.0.0/8"), 40.0),))
-    assert rules.written_end("10.0.0.1", 1001) == 1010
-    assert rules.written_end("192.0.2.10", 1001) == 1350
-
-
-def test_a_written_end_is_exact_where_logouts_count() -> None:
-    assert Rules(1800, after_logout=60).written_end("192.0.2.10", 1001.5) == 1001.5
-
-
-def test_renewals_each_minute_change_a_written_end_four_times_a_window() -> None:
-    rules = Rules(1800)
-    ends = [rules.written_end("192.0.2.10", 1e9 + 60 * minute + 1800) for minute in range(61)]
-    assert len(set(ends)) <= 9
