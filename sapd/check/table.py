@@ -56,9 +56,14 @@ def live(path: str, published: Published | None, kind: str, spoilt: bool = False
 def why_unreadable_for(name: str, path: str) -> str | None:
     """Why a user, by name or number, can't read a file; None if he can, or if that is unknown."""
     user = account(name)
-    if user is None or user.pw_uid == 0:
+    if user is not None:
+        uid, groups = user.pw_uid, os.getgrouplist(user.pw_name, user.pw_gid)
+    elif name.isdecimal():  # a number without a name has no groups
+        uid, groups = int(name), []
+    else:
         return None
-    groups = os.getgrouplist(user.pw_name, user.pw_gid)
+    if uid == 0:
+        return None
     folder = os.path.dirname(path)
     steps = [folder]
     while folder != os.path.dirname(folder):
@@ -69,12 +74,13 @@ def why_unreadable_for(name: str, path: str) -> str | None:
             about = os.stat(step)
         except OSError:
             return None
-        if about.st_uid == user.pw_uid:
+        if about.st_uid == uid:
             right <<= 6
         elif about.st_gid in groups:
             right <<= 3
         if not about.st_mode & right:
-            return f"{user.pw_name} can't {'read' if step == path else 'pass'} {step}"
+            who = f"user {name}" if user is None else user.pw_name
+            return f"{who} can't {'read' if step == path else 'pass'} {step}"
     return None
 
 

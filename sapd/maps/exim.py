@@ -31,6 +31,7 @@ class Exim(OwnTable):
     """
 
     MANY = 10_000
+    closes_by_itself = True
 
     def __init__(self, database: str) -> None:
         """`database` is the file's path."""

@@ -38,8 +38,7 @@ class MailServer:
     IPV6: ClassVar[bool] = True
     REFUSED: ClassVar[int] = 550
     ACCESS: str = ""
-    LEFT: tuple[str, ...] = ("relay",)  # what a run leaves beside its state
-    SAPD: ClassVar[tuple[str, ...]] = (sys.executable, "-m", "sapd")
+    SAPD: tuple[str, ...] = (sys.executable, "-m", "sapd")
 
     def __init__(self, machine: Machine, settings: Mapping[str, str]) -> None:
         self.machine = machine

@@ -34,7 +34,6 @@ class Postfix(MailServer):
         self.type = settings.get("type", "hash")
         self.suffix = "db" if self.type == "hash" else self.type
         self.TABLE = f"/var/lib/sapd/relay.{self.suffix}"
-        self.LEFT = (f"relay.{self.suffix}",)
         self.ACCESS = 'type = "lmdb"\n' if self.type == "lmdb" else ""
 
     def prepare(self) -> None:

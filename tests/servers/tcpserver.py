@@ -17,7 +17,6 @@ class Tcpserver(MailServer):
     PACKAGES = ("ucspi-tcp", "mailfront")
     TABLE = "/etc/tcp.smtp.cdb"
     IPV6 = False
-    LEFT = ()
     ACCESS = 'source = "/etc/tcp.smtp"\n'
     SOURCE = "/etc/tcp.smtp"
 

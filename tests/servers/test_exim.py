@@ -95,3 +95,30 @@ def test_an_open_address_passes_the_blocklist(folder: Path, layout: dict[str, st
 def test_the_refusal_tells_the_user_what_to_do(folder: Path) -> None:
     with running(Exim, folder, CLIENTS) as exim:
         assert "fetch your mail (POP3) first" in exim.ask(STRANGER).text
+
+
+def test_check_compares_with_the_configuration_that_exim_runs_with(folder: Path) -> None:
+    with running(Exim, folder, CLIENTS) as exim:
+        exim.configure()
+        exim.update()
+        assert "ok: Exim asks /var/lib/sapd/relay\n" in exim.sapd("check").stdout
+        exim.path("/var/lib/sapd").chmod(0o700)
+        assert "Debian-exim can't pass /var/lib/sapd" in exim.sapd("check").stdout
+        exim.path("/var/lib/sapd").chmod(0o755)
+        exim.configure(access='database = "/var/lib/sapd/other"\n')
+        assert "nobody is let in by /var/lib/sapd/other" in exim.sapd("check").stdout
+        exim.configure()
+        main = "/etc/exim4/conf.d/main/000_sapd"
+        exim.write(main, "MAIN_RELAY_NETS = <; 127.0.0.1 ; net-iplsearch;;/var/lib/sapd/relay\n")
+        exim.path("/etc/exim4/conf.d/acl/31_sapd").unlink()
+        exim.run("update-exim4.conf")
+        said = exim.sapd("check").stdout
+        assert "without comparing the end with $tod_epoch" in said
+        assert "421 or 451 to all mail while /var/lib/sapd/relay is missing" in said
+
+
+def test_check_knows_a_table_that_is_searched_for_long(folder: Path) -> None:
+    with running(Exim, folder, CLIENTS) as exim:
+        exim.configure()
+        exim.put(*(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}" for n in range(10_001)))
+        assert "has 10001 addresses" in exim.sapd("check").stdout

@@ -67,3 +67,36 @@ def test_it_does_not_start_without_a_table(smtpd: MailServer, damage: str) -> No
     smtpd.write(smtpd.TABLE, "127.0.0.1\n")
     smtpd.start()
     assert smtpd.codes(CLIENT) == [550]
+
+
+def test_check_compares_with_smtpd_conf(smtpd: MailServer) -> None:
+    smtpd.configure()
+    smtpd.update()
+    said = smtpd.sapd("check").stdout
+    assert "ok: /etc/smtpd.conf: match from src <relays> for any" in said
+    smtpd.configure(access='table = "others"\n')
+    assert "has no table others" in smtpd.sapd("check").stdout
+    smtpd.configure(access='database = "/var/lib/sapd/other"\n')
+    assert "sapd writes /var/lib/sapd/other" in smtpd.sapd("check").stdout
+    smtpd.configure()
+    smtpd.write(smtpd.TABLE, "")
+    said = smtpd.sapd("check").stdout
+    assert "is empty, and so smtpd does not start" in said
+    assert "smtpd does not take its configuration" in said
+    conf = smtpd.path("/etc/smtpd.conf")
+    conf.write_text(conf.read_text().replace("match from src <relays>", "# match"))
+    assert "nobody is let in, for no `match from src <relays>'" in smtpd.sapd("check").stdout
+
+
+def test_a_smtpd_that_does_not_run_reads_the_table_when_it_starts(smtpd: MailServer) -> None:
+    smtpd.configure()
+    smtpd.login(CLIENT)
+    smtpd.update()
+    assert smtpd.codes(CLIENT) == [250]
+    smtpd.stop()
+    done = smtpd.sapd("close", CLIENT)
+    assert done.returncode == 69
+    assert "smtpd doesn't seem to be running" in done.stderr
+    smtpd.start()
+    assert smtpd.codes(CLIENT) == [550]
+    assert smtpd.update() == ""

@@ -10,6 +10,7 @@ import pytest
 from tests.servers.mailserver import LOCAL, running
 from tests.servers.namespace import FOREIGN
 from tests.servers.postfix import Postfix
+from tests.servers.unprivileged import PYTHON, installed_for_everybody
 
 pytestmark = pytest.mark.servers
 
@@ -89,7 +90,7 @@ def test_an_open_address_passes_postscreen(folder: Path) -> None:
         assert f"ALLOWLISTED [{CLIENT}]" in log
         assert f"ALLOWLISTED [{STRANGER}]" not in log
         postfix.put()
-        assert postfix.codes(CLIENT) == [554]
+        postfix.wait_for(CLIENT, 554)  # postscreen starts anew when a table changes
 
 
 def test_submission_has_restrictions_of_its_own(folder: Path) -> None:
@@ -97,3 +98,73 @@ def test_submission_has_restrictions_of_its_own(folder: Path) -> None:
         postfix.put(CLIENT)
         assert postfix.codes(CLIENT, STRANGER) == [250, 554]
         assert "Access denied" in postfix.ask(STRANGER).text  # it is `reject` that says this
+
+
+# What `sapd check` finds out, by postconf.
+
+ASKED = "check_client_access hash:/var/lib/sapd/relay"
+MISTAKES = {
+    "sound": (["permit_auth_destination", ASKED, "reject_unauth_destination"], "ok: main.cf: "),
+    "behind": (["reject_unauth_destination", ASKED], "stands behind reject_unauth_destination"),
+    "behind, deferring": (["defer_unauth_destination", ASKED], "behind defer_unauth_destination"),
+    "not asked": (["reject_unauth_destination"], "smtpd_relay_restrictions does not ask it"),
+    "of another type": (
+        [ASKED.replace("hash", "cdb"), "reject_unauth_destination"],
+        "smtpd_relay_restrictions asks cdb:/var/lib/sapd/relay",
+    ),
+    "asked for the sender": (
+        [ASKED.replace("client", "sender"), "reject_unauth_destination"],
+        "is not asked by check_client_access",
+    ),
+    "no local mail before": ([ASKED, "reject_unauth_destination"], "would stop all mail"),
+}
+
+
+def test_check_knows_where_the_table_must_stand(folder: Path) -> None:
+    with running(Postfix, folder, CLIENTS) as postfix:
+        postfix.configure()
+        for name, (restrictions, words) in MISTAKES.items():
+            setting = f"smtpd_relay_restrictions={','.join(restrictions)}"
+            postfix.run("postconf", "-e", setting.replace(",", ", "))
+            said = postfix.sapd("check").stdout
+            assert words in said, name
+            assert ("problem: main.cf" in said) == (name not in ("sound", "no local mail before"))
+        postfix.run("postconf", "-P", "2525/inet/smtpd_relay_restrictions=reject")
+        assert "2525/inet has smtpd_relay_restrictions of its own" in postfix.sapd("check").stdout
+
+
+def test_check_knows_a_type_that_this_postfix_lacks(folder: Path) -> None:
+    with running(Postfix, folder, CLIENTS) as postfix:
+        postfix.configure(access='type = "lmdb"\n')
+        assert "access.type" not in postfix.sapd("check").stdout
+        postfix.path("/etc/postfix/dynamicmaps.cf").write_text("")
+        said = postfix.sapd("check").stdout
+        assert "access.type: this Postfix has no lmdb tables" in said
+        assert "install postfix-lmdb" in said
+
+
+def test_check_knows_a_table_that_is_missing_or_spoilt(folder: Path) -> None:
+    with running(Postfix, folder, CLIENTS) as postfix:
+        postfix.configure()
+        table = postfix.path(postfix.TABLE)
+        table.write_bytes(b"\xa5" * 4096)
+        assert f"problem: {postfix.TABLE}: is no hash table" in postfix.sapd("check").stdout
+        table.unlink()
+        assert f"problem: {postfix.TABLE}: is missing" in postfix.sapd("check").stdout
+        assert "run `postfix reload`" in postfix.update()
+        assert f"ok: {postfix.TABLE}: is a hash table" in postfix.sapd("check").stdout
+        assert postfix.update() == ""
+
+
+def test_the_folder_may_be_an_unprivileged_users(folder: Path) -> None:
+    """sapd, run by root, goes on as him; so does postmap."""
+    environment = installed_for_everybody(folder)
+    with running(Postfix, folder, CLIENTS) as postfix:
+        variables = [f"{name}={value}" for name, value in environment.items()]
+        postfix.SAPD = ("env", *variables, PYTHON, "-m", "sapd")
+        postfix.configure()
+        postfix.run("chown", "-R", "nobody:nogroup", "/var/lib/sapd")
+        postfix.login(CLIENT)
+        assert postfix.update() == ""
+        assert postfix.codes(CLIENT, STRANGER) == [250, 554]
+        assert postfix.path(postfix.TABLE).owner() == "nobody"
