@@ -52,9 +52,7 @@ def read(
     `context` is what earlier lines said about these. A file that was last changed before
     `modified_since` (UTC epoch seconds) holds nothing of interest.
     """
-    known = context or Context()
-    # A copy: where the reading fails, its lines are read again, and mean the same again.
-    context = Context(dict(known.connects), dict(known.cut))
+    context = _copy(context or Context())
     recogniser = _recogniser(log, config, context, now)
     reading = Reading(
         log.path,
@@ -67,17 +65,7 @@ def read(
         deadline=deadline,
     )
     tally = _Tally(now + AHEAD)
-    problem = None
-    try:
-        for event in _events(reading, recogniser, now + AHEAD):
-            tally.add(event)
-        if tally.logouts:
-            ending = {format.name for format in recogniser.formats if format.logs_out}
-            tally.keep_logouts_of(ending)
-    except errors.SapdError as error:
-        problem = error
-    except Exception as error:
-        problem = errors.bug(error)  # the other logs, and expiry, go on
+    problem = _count_all(reading, recogniser, tally)
     context.expire(now)
     return Batch(
         log=log,
@@ -112,11 +100,26 @@ def merge(
     return renewed
 
 
+def _count_all(reading: Reading, recogniser: Recogniser, tally: _Tally) -> errors.SapdError | None:
+    """Count all events of a reading; what ended it early, if anything did."""
+    try:
+        for event in _events(reading, recogniser, tally.until):
+            tally.add(event)
+        if tally.logouts:
+            ending = {format.name for format in recogniser.formats if format.logs_out}
+            tally.keep_logouts_of(ending)
+    except errors.SapdError as error:
+        return error
+    except Exception as error:
+        return errors.bug(error)  # the other logs, and expiry, go on
+    return None
+
+
 class _Tally:
     """The events of a reading, as far as they matter; those stamped later than `until` do not."""
 
     def __init__(self, until: float) -> None:
-        self._until = until
+        self.until = until
         self.latest: dict[tuple[str, str], float] = {}
         self.logouts: list[tuple[str, str, str, float]] = []  # format, address, account, time
         self.logins = 0
@@ -127,7 +130,7 @@ class _Tally:
         self.logins += is_login
         if event.address is None:
             return
-        if event.time > self._until:
+        if event.time > self.until:
             self.ahead += is_login
         elif is_login:
             key = (event.address, event.account)
@@ -141,10 +144,21 @@ class _Tally:
         self.logouts = [logout for logout in self.logouts if logout[0] in formats]
 
 
+def mistakes(batches: Collection[Batch]) -> list[errors.SapdError]:
+    """What is wrong with a format, where a log could not be read for that."""
+    problems = [batch.problem for batch in batches if batch.problem is not None]
+    return [problem for problem in problems if problem.status == errors.BAD_CONFIG]
+
+
 def safe_start(log: Log, config: Config, now: float) -> Callable[[Iterator[bytes]], int] | None:
     """Where a log may begin after a cut; see `scan.safe_start`. None if anywhere."""
     recogniser = _recogniser(log, config, Context(), now)
     return partial(scan.safe_start, recogniser) if recogniser.cuts else None
+
+
+def _copy(context: Context) -> Context:
+    """Where a reading fails, its lines are read again, and must mean the same again."""
+    return Context(dict(context.connects), dict(context.cut))
 
 
 def _recogniser(log: Log, config: Config, context: Context, now: float) -> Recogniser:

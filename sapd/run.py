@@ -14,17 +14,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 from sapd import audit, cut, decision, errors, files, idle, intake, maillog, maps, report, state
 from sapd.config import Config, Log, Mistake, Readable
 from sapd.cut import PendingCut
-from sapd.errors import BAD_CONFIG
 from sapd.intake import Batch
 from sapd.maillog import Position
-from sapd.maps import live
-from sapd.report import Change, Report
-from sapd.state import SavedState, Unpublished
+from sapd.publish import Publisher
+from sapd.report import Report
+from sapd.state import SavedState
 from sapd.timestamps import stamp_like
 
 
@@ -69,7 +68,6 @@ class _Pass:
         self.dry = dry
         self.report = Report()
         self.now = time.time() if at is None else at
-        self.deadline = time.monotonic() + maillog.BUDGET
         # Files carry the real clock's times; as of another moment they say nothing.
         self.modified_since = self.now - config.rules.longest if at is None else float("-inf")
         # Taken before anything is read; as of another moment nothing is noted.
@@ -86,9 +84,9 @@ class _Pass:
         self.saved.state = self.saved.state.of_logs([log.path for log in self.config.logs])
         whole = [log for log in self.config.logs if self._resume_cut(log)]
         self._doubt(whole)
-        batches = [self._read(log) for log in whole]
-        mistakes = [b.problem for b in batches if b.problem and b.problem.status == BAD_CONFIG]
-        if mistakes:  # of a format: nothing may open; see closing
+        deadline = time.monotonic() + maillog.BUDGET
+        batches = [self._read(log, deadline) for log in whole]
+        if mistakes := intake.mistakes(batches):  # nothing may open; see closing
             raise Mistake(mistakes, Readable(config.state_directory, config.access, config.rules))
         ledger = self.saved.state.ledger
         renewed = intake.merge(batches, ledger, self.config.rules, self.now)
@@ -96,12 +94,12 @@ class _Pass:
             ledger.close(closing, self.now)
             self._save()  # first of all: what is not remembered is opened again by the next run
         ledger.expire(self.config.rules, self.now)
-        changes = self._publish(renewed)
+        publisher = Publisher(config, self.map, self.saved, self.report, self.now, dry=self.dry)
+        changes = publisher.bring_up_to_date(renewed)
         trouble = None if self.dry else audit.keep(self.config, changes, self.now)
         if self._save():
-            for batch in batches:
-                if batch.problem is None:
-                    self._cut(batch.log)
+            for log in [batch.log for batch in batches if batch.problem is None]:
+                self._cut(log)
             if trouble is not None:  # else the state has the same, in the same folder
                 self.report.problems.append(trouble)
         if not self.dry and (trouble := audit.tell_syslog(self.config, changes)) is not None:
@@ -138,11 +136,11 @@ class _Pass:
             self.saved.must_be_saved()
             self.modified_since = float("-inf")  # the logs' own times may be that clock's, too
 
-    def _read(self, log: Log) -> Batch:
+    def _read(self, log: Log, deadline: float) -> Batch:
         was = self.saved.state
         position, context = was.positions.get(log.path), was.contexts.get(log.path)
         batch = intake.read(
-            log, self.config, position, context, self.now, self.modified_since, self.deadline
+            log, self.config, position, context, self.now, self.modified_since, deadline
         )
         if batch.problem is not None:
             self.report.problems.append(batch.problem)
@@ -161,62 +159,17 @@ class _Pass:
             was.ahead.discard(log.path)
         return batch
 
-    def _publish(self, renewed: Mapping[tuple[str, str], float]) -> list[Change]:
-        """Decide, and bring the map up to date; what changed then."""
-        was, rules = self.saved.state, self.config.rules
-        try:
-            decided = decision.decide(was.ledger, rules, self.map.objection_to, self.now)
-            wanted = self.map.wanted(decided.ends())
-            rewrite = not self.map.is_published(wanted, was.published)
-            summary = self.map.summary(len(decided.open))
-            if rewrite and not self.dry:
-                published = self.map.publish(wanted, was.published)
-                self.saved.change(published=published, access=self.config.access)
-        except errors.SapdError as problem:
-            self.report.problems.append(problem)
-            return [] if self.dry else self._close_at_least(problem.status)
-        objection = self.map.objection_to
-        gone = decision.of_gone(was.lets_in(), was.ledger, rules, objection, self.now)
-        changes = report.changes(was.ledger, was.lets_in(), decided, renewed, gone, self.now)
-        self.saved.change(unpublished=None, decision=decided)
-        self.report.actions += [change.action for change in changes if change.verb != "refuse"]
-        self.report.warnings += report.refusals(decided, was.decision.closed)
-        if rewrite:
-            self.report.actions.append(("rewrite", f"{self.map.path}: {summary}"))
-        old = live.left_behind(was.published, self.map.path)
-        self.report.warnings += report.left_behind(old)
-        return changes
-
-    def _close_at_least(self, status: int) -> list[Change]:
-        """Where the map could not be published, open nobody, but close whom that can close."""
-        was, rules = self.saved.state, self.config.rules
-        lets_in = was.lets_in()
-        decided = decision.decide(was.ledger, rules, lambda _: None, self.now).only(lets_in)
-        changes: list[Change] = []
-        if decided.open.keys() != lets_in.keys():
-            published = maps.publish_fewer(self.map, status, decided.ends(), lets_in, was.published)
-            if published is not None:
-                gone = decision.of_gone(lets_in, was.ledger, rules, lambda _: None, self.now)
-                changes = report.changes(was.ledger, lets_in, decided, {}, gone, self.now)
-                self.report.actions += [change.action for change in changes]
-                self.saved.change(published=published)
-                lets_in = {address: sorted(accounts) for address, accounts in decided.open.items()}
-        since = was.unpublished.since if was.unpublished else self.now
-        self.saved.change(unpublished=Unpublished(since, lets_in))
-        return changes
-
     def _cut(self, log: Log) -> None:
         was, keep, above = self.saved.state, log.keep_lines, log.cut_above
         position = was.positions[log.path]
         if keep is None or (position.lines is not None and position.lines <= above):
             return
-
         start = intake.safe_start(log, self.config, self.now)
 
-        def plan(fd: int, counted: Position) -> cut.Cut | None:
-            def stamp(line: bytes) -> bytes:
-                return stamp_like(line, self.now, log.zone)
+        def stamp(line: bytes) -> bytes:
+            return stamp_like(line, self.now, log.zone)
 
+        def plan(fd: int, counted: Position) -> cut.Cut | None:
             return cut.plan(fd, counted, keep, above, stamp, start)
 
         def begin(pending: PendingCut) -> bool:

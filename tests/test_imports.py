@@ -7,21 +7,28 @@ from tests.folders import PACKAGE
 
 ARROWS = {
     "__init__": set(),
-    "__main__": {"cli", "config", "defaults", "idle", "messages", "run"},
+    "__main__": {"cli", "closing", "config", "defaults", "idle", "messages", "run"},
     "cli": {
-        "addresses", "check", "check.finding", "config", "decision", "defaults", "errors",
-        "explain", "files", "formats", "maillog", "maps", "messages", "recogniser", "relay",
-        "repeat", "report", "run", "timestamps", "toml_table", "who",
+        "addresses", "check", "check.finding", "closing", "config", "decision", "defaults",
+        "errors", "explain", "files", "formats", "maillog", "maps", "messages", "recogniser",
+        "relay", "repeat", "report", "run", "timestamps", "toml_table", "who",
+    },
+    "closing": {
+        "config", "decision", "defaults", "errors", "files", "idle", "maps", "report", "state",
     },
     "repeat": {
-        "config", "errors", "files", "formats", "idle", "messages", "report", "run", "state",
+        "closing", "config", "errors", "files", "formats", "idle", "messages", "report", "run",
+        "state",
     },
-    "who": {"audit", "config", "decision", "maps", "state", "timestamps"},
+    "who": {
+        "audit", "check.schedules", "config", "decision", "errors", "maps", "state", "timestamps",
+    },
     "messages": {"errors", "files", "report"},
     "run": {
         "audit", "config", "cut", "decision", "errors", "files", "idle", "intake", "maillog",
-        "maps", "maps.live", "report", "state", "timestamps",
+        "maps", "publish", "report", "state", "timestamps",
     },
+    "publish": {"config", "decision", "errors", "maps", "maps.live", "report", "state"},
     "intake": {"config", "errors", "maillog", "recogniser", "relay", "scan", "timestamps"},
     "audit": {"config", "cut", "errors", "files", "report", "timestamps"},
     "report": {"decision", "errors", "relay", "timestamps"},
@@ -31,12 +38,12 @@ ARROWS = {
         "addresses", "cut", "decision", "errors", "files", "idle", "maillog", "maps", "maps.live",
         "recogniser", "relay", "timestamps",
     },
-    "maps": {"maps.live"},
+    "maps": {"errors", "maps.live"},
     "maps.access": {"addresses", "decision", "errors"},
-    "maps.live": {"errors", "files", "idle"},
+    "maps.live": {"files", "idle"},
     "maps.sendmail": {
-        "addresses", "check.sendmail", "child", "errors", "files", "maps", "maps.access",
-        "maps.live",
+        "addresses", "check.sendmail", "child", "defaults", "errors", "files", "maps",
+        "maps.access", "maps.live",
     },
     "scan": {"formats", "recogniser", "timestamps"},
     "recogniser": {"addresses", "formats", "timestamps"},
@@ -45,8 +52,8 @@ ARROWS = {
     "cut": {"errors", "files", "maillog"},
     "maillog": {"errors", "timestamps"},
     "config": {
-        "addresses", "defaults", "errors", "formats", "idle", "maps", "relay", "timestamps",
-        "toml_table",
+        "addresses", "defaults", "errors", "files", "formats", "idle", "maps", "relay",
+        "timestamps", "toml_table",
     },
     "toml_table": {"addresses", "errors"},
     "check": {
