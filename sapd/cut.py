@@ -88,7 +88,6 @@ def plan(
     here = position.here
     if not _stands(fd, here):
         return None
-    anchored = here.offset - len(here.anchor)
     old_marker = MARKER.match(os.pread(fd, BLOCK, 0)) is not None
     read = (position.lines or 0) - old_marker
     if read <= cut_above:
@@ -103,6 +102,21 @@ def plan(
         removed, point = _count_lines(fd, 0, last) - old_marker, last
         if removed <= 0:
             return None
+    return _cut_at(fd, position, point, (read, unread, removed), stamp_like)
+
+
+def _cut_at(
+    fd: int,
+    position: Position,
+    point: int,
+    lines: tuple[int, int, int],
+    stamp_like: Callable[[bytes], bytes],
+) -> Cut | None:
+    """The cut of the bytes before `point`; None if they leave no room for a marker.
+
+    `lines` are the lines that were read, those that were not, and of the former those that go.
+    """
+    here, (read, unread, removed) = position.here, lines
     marker = b"%s %s sapd[%d]: log cut, %d lines removed" % (
         stamp_like(os.pread(fd, 64, point)),
         os.uname().nodename.encode("ascii", "replace"),
@@ -110,10 +124,11 @@ def plan(
         removed,
     )
     if point <= len(marker):
-        return None  # no room for it yet
+        return None
     block = min(os.fstatvfs(fd).f_frsize, _LARGEST_BLOCK)
     shift = (point - len(marker) - 1) // block * block
     marker = marker.ljust(point - shift - 1) + b"\n"
+    anchored = here.offset - len(here.anchor)
     kept_bytes = os.pread(fd, ANCHOR, max(point, anchored))[: here.offset - point]
     after = Position(
         here=Cursor(here.offset - shift, (marker + kept_bytes)[-ANCHOR:]),

@@ -59,9 +59,7 @@ def read(
     `context` is what earlier lines said about these. A file that was last changed before
     `modified_since` (UTC epoch seconds) holds nothing of interest.
     """
-    known = context or Context()
-    # A copy: where the reading fails, its lines are read again, and mean the same again.
-    context = Context(dict(known.connects), dict(known.cut))
+    context = _copy(context or Context())
     recogniser = _recogniser(log, config, context, now)
     reading: Reading | JournalReading
     if log.journal:
@@ -69,17 +67,7 @@ def read(
     else:
         reading = _of_file(log, config, position, recogniser.clock, modified_since, deadline)
     tally = _Tally(now + AHEAD)
-    problem = None
-    try:
-        for event in _events(reading, recogniser, now + AHEAD):
-            tally.add(event)
-        if tally.logouts:
-            ending = {format.name for format in recogniser.formats if format.logs_out}
-            tally.keep_logouts_of(ending)
-    except errors.SapdError as error:
-        problem = error
-    except Exception as error:
-        problem = errors.bug(error)  # the other logs, and expiry, go on
+    problem = _count_all(reading, recogniser, tally)
     context.expire(now)
     return Batch(
         log=log,
@@ -114,11 +102,28 @@ def merge(
     return renewed
 
 
+def _count_all(
+    reading: Reading | JournalReading, recogniser: Recogniser, tally: _Tally
+) -> errors.SapdError | None:
+    """Count all events of a reading; what ended it early, if anything did."""
+    try:
+        for event in _events(reading, recogniser, tally.until):
+            tally.add(event)
+        if tally.logouts:
+            ending = {format.name for format in recogniser.formats if format.logs_out}
+            tally.keep_logouts_of(ending)
+    except errors.SapdError as error:
+        return error
+    except Exception as error:
+        return errors.bug(error)  # the other logs, and expiry, go on
+    return None
+
+
 class _Tally:
     """The events of a reading, as far as they matter; those stamped later than `until` do not."""
 
     def __init__(self, until: float) -> None:
-        self._until = until
+        self.until = until
         self.latest: dict[tuple[str, str], float] = {}
         self.logouts: list[tuple[str, str, str, float]] = []  # format, address, account, time
         self.logins = 0
@@ -129,7 +134,7 @@ class _Tally:
         self.logins += is_login
         if event.address is None:
             return
-        if event.time > self._until:
+        if event.time > self.until:
             self.ahead += is_login
         elif is_login:
             key = (event.address, event.account)
@@ -155,6 +160,11 @@ def cut_plan(log: Log, config: Config, now: float) -> Callable[[int, Position], 
         return cut.plan(fd, counted, log.keep_lines or 0, log.cut_above, stamp, safe_start)
 
     return plan
+
+
+def _copy(context: Context) -> Context:
+    """Where a reading fails, its lines are read again, and must mean the same again."""
+    return Context(dict(context.connects), dict(context.cut))
 
 
 def _recogniser(log: Log, config: Config, context: Context, now: float) -> Recogniser:

@@ -569,16 +569,7 @@ def _pending_cut(read: Any) -> PendingCut:
 
 def _from_version_4(read: Any) -> dict[str, Any]:
     """The state of sapd 0.1.0, in today's shape. What it did not keep ends at once."""
-    refused = {
-        address: dict.fromkeys(read["claims"].get(address, {}), _code_of(words))
-        for address, words in read["refused"].items()
-    }
-    closed = {
-        address: {account: _code_of(words) for account, words in accounts.items()}
-        for address, accounts in read["closed"].items()
-    }
-    for address, accounts in refused.items():
-        closed[address] = {**closed.get(address, {}), **accounts}
+    closed = _closed_of_version_4(read)
     return {
         **read,
         "logs": {
@@ -610,6 +601,17 @@ def _from_version_4(read: Any) -> dict[str, Any]:
         },
         "unpublished": read["stuck"],
     }
+
+
+def _closed_of_version_4(read: Any) -> dict[str, dict[str, tuple[str, str]]]:
+    closed = {
+        address: {account: _code_of(words) for account, words in accounts.items()}
+        for address, accounts in read["closed"].items()
+    }
+    for address, words in read["refused"].items():
+        refused = dict.fromkeys(read["claims"].get(address, {}), _code_of(words))
+        closed[address] = {**closed.get(address, {}), **refused}
+    return closed
 
 
 def _code_of(words: str) -> tuple[str, str]:

@@ -71,8 +71,8 @@ ARROWS = {
     },
     "toml_table": {"addresses", "errors"},
     "check": {
-        "check.finding", "check.journals", "check.logs", "check.schedules", "config", "errors",
-        "files", "formats", "idle", "maps", "maps.live", "state", "who",
+        "check.finding", "check.journals", "check.logs", "check.running", "check.schedules",
+        "config", "errors", "files", "formats", "idle", "maps", "maps.live", "state", "who",
     },
     "check.logs": {
         "check.finding", "check.rotation", "check.syslogs", "config", "crowds", "errors",
@@ -83,8 +83,8 @@ ARROWS = {
         "recogniser", "timestamps",
     },
     "check.sendmail": {
-        "check.finding", "check.readable", "check.running", "errors", "files", "maps.databases",
-        "maps.live", "maps.sendmail_cf",
+        "check.finding", "check.readable", "errors", "files", "maps.databases", "maps.live",
+        "maps.sendmail_cf",
     },
     "check.table": {"check.finding", "check.look", "child", "errors", "files", "maps.live"},
     "check.postfix": {"check.finding", "check.table", "errors"},

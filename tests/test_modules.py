@@ -67,7 +67,8 @@ def test_an_idle_turn_reads_two_small_files_and_looks_at_the_rest(
     assert opened == {"sapd.toml": 3, "idle": 3}
     assert all("O_RDONLY" in call.arguments for call, _ in asked if call.name == "openat")
     looks = Counter(path for call, path in asked if call.name != "openat")
-    assert set(looks.values()) <= {6}, looks  # the name, and where it leads to, in each turn
+    # In each turn the name, and where it leads to; of the trace of a pass the name alone.
+    assert set(looks.values()) <= {3, 6}, looks
     assert len(looks) < 12
 
 

@@ -72,18 +72,20 @@ def findings(log: Log, config: Config, root: str) -> Iterator[Finding]:
         return
     yield from _formats(log, seen, recogniser, folder)
     yield from _evidence(log, seen, recogniser.unusable)
-    behind = changed - (clock.of_line(seen.last) or changed)
-    halves = round(behind / 1800)
-    if 1 <= halves <= 28 and abs(behind - 1800 * halves) < 60:
-        yield Finding(
-            errors.LOG_UNREADABLE,
-            f"{log.path}: its last stamp is {halves / 2:g} h before its last change; if that "
-            "line is not old, set timezone for this log",
-        )
+    yield from _zone(log, changed - (clock.of_line(seen.last) or changed))
     yield from _crowds(log, seen, config)
     yield from _cutting(log, root)
     if seen.syslog:
         yield _forgeable(log.path, root)
+
+
+def _zone(log: Log, behind: float) -> Iterator[Finding]:
+    """Whether a log's last stamp lies whole half hours `behind` its last change (seconds)."""
+    halves = round(behind / 1800)
+    if 1 <= halves <= 28 and abs(behind - 1800 * halves) < 60:
+        reason = f"its last stamp is {halves / 2:g} h before its last change"
+        remedy = "if that line is not old, set timezone for this log"
+        yield Finding(errors.LOG_UNREADABLE, f"{log.path}: {reason}; {remedy}")
 
 
 def _look(reading: Reading, recogniser: Recogniser, rest: Recogniser, now: float) -> _Seen:
