@@ -258,12 +258,16 @@ def close_command(
     """
     if every_one == bool(addresses):
         raise click.UsageError("Name the addresses, or give --all.")
-    from sapd import who
+    from sapd import state, who
 
     wanted = {_address(address) for address in addresses}
     settings = config.load(config_path)
     report = _close(settings, wanted)
     status = messages.tell(report)
+    saved = state.path(settings.state_directory)
+    if any(problem.subject == saved for problem in report.problems):
+        reason = "what was closed is not remembered: a login that is read again opens it"
+        messages.complain("error", f"{saved}: {reason}")
     closed = {text.partition(" ")[0] for verb, text in report.actions if verb == "close"}
     for line in who.at_present(settings, sorted(wanted or closed), time.time()):
         _say(line)
