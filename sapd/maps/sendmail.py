@@ -225,11 +225,13 @@ class Sendmail(Map):
     def _prepare(self, new: int) -> int:
         """The mode of a map that is missing so far, and its owner, if makemap doesn't care.
 
-        sendmail is root, and refuses a file that only others may read: a user's own map is open
-        to all (test_readable.py has who may read what).
+        Whoever may read a map may hold its lock. sendmail may read what belongs to its own user,
+        to whom makemap gives it if root runs; of another user's files only what all may read
+        (test_readable.py).
         """
         if self.source_path is None:
-            return 0o644
+            is_sendmails = os.fstat(new).st_uid not in (0, os.geteuid())
+            return 0o640 if is_sendmails else 0o644
         if self.type != "cdb":
             return 0o640
         text = os.stat(self.source_path)
