@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sapd import config, maps
+from sapd import config, maps, run
 from sapd.addresses import parse_network
 from sapd.relay import Rules
 from tests.site import Site, login, when
@@ -36,11 +36,12 @@ def test_renewals_of_an_hour_rewrite_the_map_as_seldom_as_the_rounding_says(
     """A client that logs in each minute; its window is half an hour, a quarter 450 s."""
     policy = f"[policy]\n{after_logout}" if after_logout else ""
     site.configure(access_settings=SELF_CLOSING, top=policy)
+    settings = config.load(str(site.config))
     rewritten = set()
     for minute in range(60):
         at = NOW + 60 * minute
         site.write(login("192.0.2.1", at=at))
-        site.run("--at", when(at))
+        assert run.once(settings, at).status == 0
         rewritten.add(site.database.stat().st_mtime_ns)
         end = int(site.entries()["sapd:192.0.2.1"])
         assert at + 1800 <= end < at + 1800 + (1 if after_logout else 450)
