@@ -245,8 +245,7 @@ def _copy(new: New, live: int, path: str) -> os.stat_result:
     """Copy a new file into the live inode, whose lock is held."""
     size, before = os.fstat(new.fd).st_size, os.fstat(live)
     try:
-        if before.st_blocks * 512 < size:  # ext4 refuses to reserve what is there, if it is full
-            files.reserve(live, size)
+        files.reserve(live, size)
     except OSError:
         os.ftruncate(live, before.st_size)
         raise

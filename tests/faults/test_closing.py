@@ -214,6 +214,8 @@ def test_a_new_separate_map_can_be_read_by_the_mail_server_alone(site: Site) -> 
 
 @pytest.mark.parametrize("kind", ["tmpfs", "ext4"])
 def test_a_full_disk_keeps_nobody_open(tmp_path: Path, kind: str) -> None:
+    if kind == "ext4":
+        ext4(tmp_path, "-b", "4096")  # as large disks have it; on smaller ones a map is larger
     with mounted(tmp_path, kind, megabytes=8) as folder:
         site = Site(folder)
         addresses = [f"192.0.2.{n}" for n in range(1, 200)]
@@ -361,7 +363,7 @@ def test_what_is_not_read_in_time_is_read_by_the_next_passes(site: Site) -> None
     new.write_text(login(CLIENT))
     passes = 0
     while CLIENT not in site.open_addresses():
-        assert read_within(site, 0.1).returncode == 0
+        assert read_within(site, 0.02).returncode == 0
         passes += 1
         assert passes < 60
     assert passes > 1
@@ -395,13 +397,18 @@ def test_more_neighbours_than_descriptors(site: Site) -> None:
 # Whole seconds.
 
 
-@contextmanager
-def whole_seconds(folder: Path) -> Iterator[Path]:
-    """An ext4 file system whose inodes have no room for fractions of a second."""
+def ext4(folder: Path, *options: str) -> None:
+    """Make the image that `mounted` takes."""
     image = folder / "ext4.img"
     with image.open("wb") as file:
         file.truncate(32 << 20)
-    subprocess.run(["mkfs.ext4", "-q", "-I", "128", image], check=True, capture_output=True)
+    subprocess.run(["mkfs.ext4", "-q", *options, image], check=True, capture_output=True)
+
+
+@contextmanager
+def whole_seconds(folder: Path) -> Iterator[Path]:
+    """An ext4 file system whose inodes have no room for fractions of a second."""
+    ext4(folder, "-I", "128")
     with mounted(folder, "ext4", megabytes=32) as point:
         yield point
 
