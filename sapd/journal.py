@@ -272,7 +272,10 @@ class JournalReading:
             raise self._failed(f"journalctl was ended by signal {-status}")
         if status > 0:
             words = said.decode(errors="replace").strip().splitlines()
-            raise self._failed(words[-1] if words else f"journalctl ends with status {status}")
+            why = words[-1] if words else f"journalctl ends with status {status}"
+            if "permission" in why.lower():
+                why = f"{why.rstrip('.')}; run it as root, or in the group systemd-journal"
+            raise self._failed(why)
 
     def _parsed(self, line: bytes) -> dict[str, Any]:
         try:

@@ -289,6 +289,10 @@ def script(path: Path, text: str) -> None:
         ('REAL "$@" | head -c 2000; kill -9 $$', "ended by signal 9"),
         ('REAL "$@"; echo "Failed to iterate: Bad message" >&2; exit 1', "Bad message"),
         ("exit 3", "ends with status 3"),
+        (
+            "exec setpriv --reuid=65534 --regid=65534 --clear-groups REAL --directory=/root",
+            "Permission denied; run it as root, or in the group systemd-journal",
+        ),
         ("echo hello", "writes no JSON: hello"),
         ('echo "[]"', "writes no JSON"),
         ('echo "{}"', "writes no JSON"),
