@@ -544,7 +544,7 @@ def test_a_minute_without_an_entry_of_the_servers_is_idle(
         done = machine.run(
             machine.in_unit([sys.executable, "-c", code], OTHER), capture_output=True, text=True
         )
-        return done.stdout.strip() == "True"
+        return str(done.stdout).strip() == "True"
 
     machine.say("dovecot", said("192.0.2.90"))
     for _ in range(3):  # the first reads, the next finds nothing, and notes it
