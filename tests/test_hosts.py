@@ -218,13 +218,13 @@ def test_a_cut_cable_loses_nothing_and_delays_nothing_else(hosts: Hosts, outage:
     print(f"{outage} s: {len(stamps)} lines, the other relay had each within {worst:.2f} s")
     assert worst < 3
     for relay in (away, here):
-        of_each = [[n for n in numbers(relay) if n // 20 % 2 == pop] for pop in (0, 1)]
-        for pop, found in enumerate(of_each):
-            said = [n for n in stamps if n // 20 % 2 == pop]
-            print(f"{relay.name}, {POPS[pop]}: of {len(said)} {breaks(found, said)}")
+        of_each = [[n for n in numbers(relay) if n // 20 % 2 == side] for side in (0, 1)]
+        for side, found in enumerate(of_each):
+            expected = [n for n in stamps if n // 20 % 2 == side]
+            print(f"{relay.name}, {POPS[side]}: of {len(expected)} {breaks(found, expected)}")
             # What was on its way when the cable was cut may come by the old connection, too.
-            assert list(dict.fromkeys(found)) == said
-            assert len(found) - len(said) <= (0 if outage > 60 else IN_FLIGHT)
+            assert list(dict.fromkeys(found)) == expected
+            assert len(found) - len(expected) <= (0 if outage > 60 else IN_FLIGHT)
         at = when(max(stamps.values()) + 1)
         rows = Sapd(relay).rows("--at", at)
         assert {rows[address_of(n)]["until"] for n in stamps if stamps[n] == stamps[0]} == {
