@@ -38,7 +38,10 @@ LAST_PASS = "last-pass"  # noqa: S105 -- no password
 MINUTE = 60
 """Seconds; `LAST_PASS` is not touched more often."""
 
-_FIRST, _LAST = "sapd's note of an idle minute, version 1", "end"
+_QUESTION = "journal"
+_PATIENCE = 10.0  # seconds for journalctl
+_nothing_new: dict[str, str] = {}  # how the journals looked when there was nothing new in them
+_FIRST, _LAST = "sapd's note of an idle minute, version 2", "end"
 _LARGEST = 1024 * 1024  # bytes; of a longer file the rest is missing, and so the proof
 _SETTLED = 0.1  # seconds; a file system's clock ticks every 1 to 10 ms ...
 _SETTLED_COARSE = 2.1  # ... or every second, or two, if its times have no fraction
@@ -100,15 +103,22 @@ def _entries(path: str) -> int:
         return 0
 
 
-def note(config: str, snapshot: Snapshot, now: float, until: float) -> bytes | None:
+def note(
+    config: str,
+    snapshot: Snapshot,
+    now: float,
+    until: float,
+    questions: Iterable[Iterable[str]] = (),
+) -> bytes | None:
     """The note's text, None if there can be none: nothing is to do from `now` to `until`.
 
     Times are UTC epoch seconds. The snapshot has all files that a pass goes by, the configuration
-    among them.
+    among them. `questions` are for the journals: each a cursor, and what journalctl is to match.
     """
-    if any("\n" in path for path in snapshot) or now < snapshot.settled:
+    asked = ["\t".join([_QUESTION, *question]) for question in questions]
+    if any("\n" in row for row in [*snapshot, *asked]) or now < snapshot.settled:
         return None
-    rows = [f"{path}\t{look}" for path, look in snapshot.items()]
+    rows = [*asked, *(f"{path}\t{look}" for path, look in snapshot.items())]
     head = [os.path.abspath(config), *_machine(), repr(now), repr(until)]
     return os.fsencode("\n".join([_FIRST, *head, *rows, _LAST]))
 
@@ -126,13 +136,42 @@ def nothing_happened(config: str) -> bool:
             [first, path, program, boot] == [_FIRST, os.path.abspath(config), *_machine()]
             and last == _LAST
             and float(since) <= time() < float(until)
-            and all(look == _look(path) for path, _, look in (row.rpartition("\t") for row in rows))
+            and _unchanged(rows)
         )
         if nothing:
             touch(directory)
         return nothing
     except (OSError, ValueError):
         return False
+
+
+def _unchanged(rows: list[str]) -> bool:
+    """Whether all files look as the note says; or else only a journal's, in which nothing is new.
+
+    Something is written to a journal in every minute.
+    """
+    asked = [row.split("\t")[1:] for row in rows if row.startswith(f"{_QUESTION}\t")]
+    looks = [row.rpartition("\t") for row in rows[len(asked) :]]
+    changed = {path: now for path, _, look in looks if look != (now := _look(path))}
+    if not changed or changed == _nothing_new:
+        return True
+    if not asked or not all(path.startswith(defaults.JOURNALS) for path in changed):
+        return False
+    nothing = all(_is_last(cursor, matches) for cursor, *matches in asked)
+    if nothing:
+        _nothing_new.clear()
+        _nothing_new.update(changed)
+    return nothing
+
+
+def _is_last(cursor: str, matches: list[str]) -> bool:
+    """Whether the entry of this cursor is in the journal, and none behind it. Raises OSError."""
+    from sapd import child  # for nobody else
+
+    command = ["journalctl", "--quiet", "--no-pager", "--output=json", "--output-fields=_PID"]
+    done = child.run([*command, f"--cursor={cursor}", "--", *matches], b"", 1, _PATIENCE)
+    whole = done.status == 0 and done.said.count(b"\n") == 1
+    return whole and f'"__CURSOR":"{cursor}"'.encode() in done.said
 
 
 def touch(directory: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from math import inf
 from typing import NamedTuple
@@ -42,6 +42,20 @@ class Batch(NamedTuple):
 def looked_at(log: Log) -> list[str]:
     """All files and folders that a reading of this log goes by."""
     return journal.looked_at() if log.journal else maillog.looked_at(log.path)
+
+
+def questions(
+    logs: Collection[Log], positions: Mapping[str, Position | Place]
+) -> list[tuple[str, ...]]:
+    """What to ask the journals, to learn whether anything is new; nothing if one has no place."""
+    asked = []
+    for log in logs:
+        if log.journal:
+            place = positions.get(log.path)
+            if not isinstance(place, Place):
+                return []
+            asked.append(journal.question(log.journal, place))
+    return asked
 
 
 def read(

@@ -24,6 +24,7 @@ from math import inf
 from typing import Any, NamedTuple
 
 from sapd import child, errors
+from sapd.defaults import JOURNALS
 from sapd.maillog import LATE
 from sapd.recogniser import Frame
 from sapd.timestamps import LAST, rfc3339
@@ -85,9 +86,6 @@ UNPROVEN = {
 }
 """Formats whose messages prove nothing once they went through a journal, and why."""
 
-DIRECTORIES = ("/var/log/journal", "/run/log/journal")
-"""Where journald writes; below it is a folder for each machine, or service manager's namespace."""
-
 
 class Place(NamedTuple):
     """How far a journal was read: the cursor of the last entry, as journalctl writes it.
@@ -104,7 +102,7 @@ class Place(NamedTuple):
 def looked_at() -> list[str]:
     """The journal's folders, and the files in them that journald may be writing to."""
     found = []
-    for top in DIRECTORIES:
+    for top in JOURNALS:
         found.append(top)
         with suppress(OSError):
             for folder in os.scandir(top):
@@ -120,6 +118,11 @@ def looked_at() -> list[str]:
 def name(matches: Sequence[str]) -> str:
     """What a journal is called in messages and in the state."""
     return f"journal {' '.join(matches)}"
+
+
+def question(matches: Sequence[str], place: Place) -> tuple[str, ...]:
+    """What `idle` asks, to learn whether anything is behind the place: cursor and matches."""
+    return (place.cursor, *matches, "+", *_DROPPED)
 
 
 def objection_to(matches: Sequence[str]) -> str | None:
@@ -269,7 +272,10 @@ class JournalReading:
             raise self._failed(f"journalctl was ended by signal {-status}")
         if status > 0:
             words = said.decode(errors="replace").strip().splitlines()
-            raise self._failed(words[-1] if words else f"journalctl ends with status {status}")
+            why = words[-1] if words else f"journalctl ends with status {status}"
+            if "permission" in why.lower():
+                why = f"{why.rstrip('.')}; run it as root, or in the group systemd-journal"
+            raise self._failed(why)
 
     def _parsed(self, line: bytes) -> dict[str, Any]:
         try:

@@ -197,4 +197,11 @@ class _Pass:
         config, was = self.config, self.saved.state
         self.snapshot.add(config.snapshot)
         until = min(decision.next_end(was.ledger, config.rules, self.now), was.next_doubt())
-        state.note_idle(config.path, config.state_directory, self.snapshot, self.now, until)
+        state.note_idle(
+            config.path,
+            config.state_directory,
+            self.snapshot,
+            self.now,
+            until,
+            intake.questions(config.logs, was.positions),
+        )

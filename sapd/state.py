@@ -22,7 +22,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from math import inf
 from typing import Any, NamedTuple
@@ -128,13 +128,18 @@ def after_clock_change(state: State, paths: Collection[str], now: float) -> Stat
 
 
 def note_idle(
-    config_path: str, directory: str, snapshot: Snapshot, now: float, until: float
+    config_path: str,
+    directory: str,
+    snapshot: Snapshot,
+    now: float,
+    until: float,
+    questions: Iterable[Iterable[str]] = (),
 ) -> None:
     """Note that nothing is to be done from `now` to `until`, if the snapshot proves it.
 
     Where that fails the next run finds out by itself.
     """
-    text = note(config_path, snapshot, now, until)
+    text = note(config_path, snapshot, now, until, questions)
     if text is not None:
         with suppress(errors.SapdError):
             files.replace(os.path.join(directory, NOTE), text, 0o600, durable=False)

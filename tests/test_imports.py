@@ -63,7 +63,7 @@ ARROWS = {
     "formats": {"addresses", "errors", "timestamps"},
     "explain": {"formats", "recogniser"},
     "cut": {"errors", "files", "maillog"},
-    "journal": {"child", "errors", "maillog", "recogniser", "timestamps"},
+    "journal": {"child", "defaults", "errors", "maillog", "recogniser", "timestamps"},
     "maillog": {"errors", "timestamps"},
     "config": {
         "addresses", "defaults", "errors", "files", "formats", "idle", "journal", "maps", "relay",
@@ -98,7 +98,7 @@ ARROWS = {
     "check.look": set(),
     "check.finding": {"errors"},
     "files": {"errors"},
-    "idle": {"defaults"},
+    "idle": {"child", "defaults"},
     "addresses": set(),
     "child": set(),
     "defaults": set(),

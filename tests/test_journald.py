@@ -289,6 +289,10 @@ def script(path: Path, text: str) -> None:
         ('REAL "$@" | head -c 2000; kill -9 $$', "ended by signal 9"),
         ('REAL "$@"; echo "Failed to iterate: Bad message" >&2; exit 1', "Bad message"),
         ("exit 3", "ends with status 3"),
+        (
+            "exec setpriv --reuid=65534 --regid=65534 --clear-groups REAL --directory=/root",
+            "Permission denied; run it as root, or in the group systemd-journal",
+        ),
         ("echo hello", "writes no JSON: hello"),
         ('echo "[]"', "writes no JSON"),
         ('echo "{}"', "writes no JSON"),
@@ -529,3 +533,32 @@ def test_match_and_check_read_the_journal(machine: JournalMachine, host: Host) -
     wrong = host.sapd("check").stdout
     assert "no entry since yesterday" in wrong
     assert "units that log here: dovecot.service" in wrong
+
+
+def test_a_minute_without_an_entry_of_the_servers_is_idle(
+    machine: JournalMachine, host: Host
+) -> None:
+    def idle_minute() -> bool:
+        config_path = str(host.folder / "sapd.toml")
+        code = f"from sapd import idle; print(idle.nothing_happened({config_path!r}))"
+        done = machine.run(
+            machine.in_unit([sys.executable, "-c", code], OTHER), capture_output=True, text=True
+        )
+        return str(done.stdout).strip() == "True"
+
+    machine.say("dovecot", said("192.0.2.90"))
+    for _ in range(3):  # the first reads, the next finds nothing, and notes it
+        assert "192.0.2.90" in host.opened()
+        time.sleep(0.2)
+    assert idle_minute()
+    machine.logger("CRON", "(root) CMD (true)", unit=CRON)
+    machine.wait_for_entry("CMD (true)")
+    assert idle_minute()
+    machine.say("dovecot", said("192.0.2.91"))
+    assert not idle_minute()
+    assert "192.0.2.91" in host.opened()
+    assert "192.0.2.91" in host.opened()
+    assert idle_minute()
+    machine.run(["journalctl", "--rotate"], capture_output=True, check=False)
+    machine.run(["sh", "-c", "rm -f /var/log/journal/*/*.journal /run/log/journal/*/*.journal"])
+    assert not idle_minute()

@@ -41,6 +41,7 @@ mount --bind {hierarchy}/{name} {hierarchy}
 for unit in init.scope {units}; do mkdir -p "{hierarchy}/$unit"; done
 echo 1 >{hierarchy}/init.scope/cgroup.procs # whose group's parent is where journald sees the root
 mkdir -p /run/systemd/journal /var/log/journal /etc/systemd/journald.conf.d
+touch /run/systemd/journal/flushed # so that it writes to the disk at once
 printf '[Journal]\\n%s\\n' "$1" >/etc/systemd/journald.conf.d/test.conf
 rm -rf /var/log/journal/*
 ln -sf /run/systemd/journal/dev-log /dev/log
