@@ -93,8 +93,10 @@ class Table:
     def count(self, key: str, least: int = 1) -> int | None:
         """A whole number; None if the setting is not there."""
         value: int | None = self._get(key, int, "a whole number")
-        if value is not None and not least <= value <= _MOST:
-            self.refuse(key, f"must be a whole number from {least} to {_MOST}")
+        if value is not None and value < least:
+            self.refuse(key, f"is {value}; it must be at least {least}")
+        if value is not None and value > _MOST:
+            self.refuse(key, f"is too large; it must be at most {_MOST}")
         return value
 
     def flag(self, key: str) -> bool:

@@ -189,6 +189,7 @@ def test_who_it_was(site: Site) -> None:
     )
     assert who(site, "192.0.2.10", "--at", at(3670))[0] == f"192.0.2.10 was closed at {at(3670)}"
     assert len(who(site, "192.0.2.10", "--at", at(600))) == 2
+    site.run()  # as of now: else who would say that the map still lets the other one in
     assert len(who(site, "192.0.2.10")) == 3
     assert "not known, the trail begins at" in who(site, "192.0.2.10", "--at", at(-60))[0]
     done = site.sapd("who", "bob")

@@ -107,6 +107,7 @@ def test_a_reader_that_leaves_is_no_error(site: Site) -> None:
     assert (done.stdout, done.stderr) == ("1: nothing\n", "")
 
 
+@pytest.mark.makemap
 def test_a_full_standard_output_is_said(site: Site) -> None:
     site.run()
     command = f"{sys.executable} -m sapd list -c {site.config} > /dev/full"

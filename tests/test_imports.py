@@ -11,7 +11,8 @@ ARROWS = {
     "cli": {
         "addresses", "check", "check.finding", "closing", "config", "decision", "defaults",
         "errors", "explain", "files", "formats", "journal", "maillog", "maps", "messages",
-        "recogniser", "relay", "repeat", "report", "run", "timestamps", "toml_table", "who",
+        "recogniser", "relay", "repeat", "report", "run", "state", "timestamps", "toml_table",
+        "who",
     },
     "repeat": {
         "closing", "config", "errors", "files", "formats", "idle", "messages", "report", "run",
