@@ -45,7 +45,7 @@ ARROWS = {
     "maps.table": {"errors", "files", "maps", "maps.live"},
     "maps.postfix": {
         "addresses", "check.postfix", "child", "errors", "files", "maps", "maps.builder",
-        "maps.live", "maps.table",
+        "maps.databases", "maps.live", "maps.table",
     },
     "maps.exim": {"addresses", "check.exim", "maps", "maps.table"},
     "maps.opensmtpd": {

@@ -51,6 +51,10 @@ class Exim(OwnTable):
         )
         return "".join(lines).encode("ascii")
 
+    def is_own(self, line: bytes) -> bool:
+        """See `OwnTable`."""
+        return _ENTRY.fullmatch(line) is not None
+
     def published_now(self, now: float, candidates: Collection[str]) -> Iterable[str]:
         """See `Map`."""
         return {address for address, end in self.entries().items() if now < end}

@@ -72,6 +72,10 @@ class OpenSMTPD(OwnTable):
             raise errors.SapdError(errors.MAKEMAP_FAILED, self.path, reason)
         return made
 
+    def is_own(self, line: bytes) -> bool:
+        """See `OwnTable`."""
+        return addresses.parse_address(line) is not None
+
     def published_now(self, now: float, candidates: Collection[str]) -> Iterable[str]:
         """See `Map`."""
         own = self.lines()[self.FIRST.count(b"\n") :]

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from sapd import addresses, child, errors, files
 from sapd.maps import builder, only
+from sapd.maps.databases import kind_of
 from sapd.maps.live import New
 from sapd.maps.table import DEFAULT, MODE, OwnTable
 
@@ -35,11 +36,7 @@ _REFUSED = {
     "texthash": "Postfix reads such a table anew for every process, and stalls while it changes",
     "cidr": "Postfix reads such a table only when a process starts",
 }
-_MAGIC = {  # where it stands, and what it is, in either byte order
-    "hash": (12, (b"\x61\x15\x06\x00", b"\x00\x06\x15\x61")),
-    "lmdb": (16, (b"\xde\xc0\xef\xbe", b"\xbe\xef\xc0\xde")),
-}
-_CDB_LEAST = 2048  # bytes: the size of its first part
+_LMDB_MAGIC = (b"\xde\xc0\xef\xbe", b"\xbe\xef\xc0\xde")  # in either byte order
 _VALUE = b"OK"
 
 
@@ -64,6 +61,10 @@ class Postfix(OwnTable):
                 access.refuse(
                     "database", f'ends in {suffix}, which Postfix appends; write "{name}"'
                 )
+        if os.path.exists(database):
+            # A run would replace the administrator's table by one of sapd's entries alone.
+            why = f'names a table that is made of the text "{database}"; name another, of sapd\'s'
+            access.refuse("database", f"{why} alone")
         program = access.path("builder", "/usr/sbin/postmap")
         type = access.text("type") if access.has("type") else _default_type(access, program)
         if type in _REFUSED:
@@ -106,13 +107,11 @@ class Postfix(OwnTable):
         """Whether the live table is one that Postfix can open, as far as its head tells."""
         try:
             with open(self.path, "rb") as file:
-                head = file.read(_CDB_LEAST)
+                if self.type != "lmdb":
+                    return kind_of(file.fileno()) == self.type
+                return file.read(20)[16:] in _LMDB_MAGIC
         except OSError:
             return False
-        if self.type == "cdb":
-            return len(head) == _CDB_LEAST
-        offset, magic = _MAGIC[self.type]
-        return head[offset : offset + 4] in magic
 
     def _is_named(self) -> bool:
         """Whether Postfix asks this table, so that its processes met the one that was unusable."""

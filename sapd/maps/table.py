@@ -44,6 +44,9 @@ class OwnTable(Map):
         )
 
     def _publish(self, wanted: bytes, before: Published | None, folder: str | None) -> Published:
+        if before is None and not all(map(self.is_own, self.lines())):
+            reason = "holds what sapd did not write; move it away, or set access.database"
+            raise errors.SapdError(errors.CANT_CREATE, self.path, reason)
         path = f"{folder or os.path.dirname(self.path)}/{os.path.basename(self.path)}.sapd-new"
         try:
             with contextlib.suppress(FileNotFoundError):
@@ -67,6 +70,10 @@ class OwnTable(Map):
         if new.elsewhere:
             return live.put_in_place(new, self.path, digest, MODE, None, before)
         return live.rename_into_place(new, self.path, digest, MODE)
+
+    def is_own(self, line: bytes) -> bool:
+        """Whether a line of a text may be sapd's, and not of a file of somebody else's."""
+        raise NotImplementedError
 
     def lines(self) -> list[bytes]:
         """The lines of a live table that is a text, none if it is missing; raises `SapdError`."""

@@ -39,6 +39,7 @@ def test_a_link_in_the_tables_place_is_replaced_and_not_followed(tmp_path: Path)
     other.write_text("somebody else's")
     (tmp_path / "relay").symlink_to(other)
     exim = Exim(str(tmp_path / "relay"))
-    exim.publish(exim.wanted({HERE: NOW}))
+    before = Exim(str(tmp_path / "before")).publish(b"")
+    exim.publish(exim.wanted({HERE: NOW}), before)
     assert other.read_text() == "somebody else's"
     assert not (tmp_path / "relay").is_symlink()

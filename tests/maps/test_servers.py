@@ -110,3 +110,30 @@ def test_a_builder_that_hangs_is_killed(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(SapdError, match="took longer than") as raised:
         builder.run(str(program), [], b"", 2, "Postfix")
     assert raised.value.status == 69
+
+
+def test_a_table_of_the_administrators_own_is_never_replaced(tmp_path: Path) -> None:
+    """Postfix's is made of a text that stands beside it."""
+    text = tmp_path / "access"
+    text.write_text("192.0.2.7 REJECT\n")
+    said = refusal({"server": "postfix", "type": "hash", "database": str(text)})
+    assert f'names a table that is made of the text "{text}"' in said
+
+
+@pytest.mark.parametrize("server", ["exim", "opensmtpd"])
+def test_a_text_of_the_administrators_own_is_never_replaced(tmp_path: Path, server: str) -> None:
+    """Unless it has been sapd's already: then it was damaged, and is made good."""
+    text = tmp_path / "hosts"
+    options = {"server": server, "database": str(text)}
+    if server == "opensmtpd":
+        options["builder"] = "/bin/true"
+    made = maps.chosen(access_of(options))
+    published = made.publish(made.wanted({"192.0.2.10": 1_000_000}))
+    made.publish(made.wanted({"192.0.2.11": 1_000_000}))  # the state was lost meanwhile
+    text.write_text("host.example.net\n")
+    with pytest.raises(SapdError, match="holds what sapd did not write") as raised:
+        made.publish(made.wanted({}))
+    assert raised.value.status == 73
+    assert text.read_text() == "host.example.net\n"
+    made.publish(made.wanted({}), published)
+    assert "host" not in text.read_text()

@@ -18,6 +18,7 @@ local_recipient_maps =
 smtpd_client_restrictions = check_client_access cidr:/etc/postfix/client_access
 smtpd_client_connection_rate_limit = 0
 anvil_status_update_time = 3600s
+in_flow_delay = 0
 """
 
 

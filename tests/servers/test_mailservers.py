@@ -118,16 +118,20 @@ def probe_while_updating(server: MailServer, updates: int, probes: int) -> dict[
     server.update()
     assert server.codes(CLIENT) == [250]
     live = server.path(server.TABLE)
-    changes = 0
     server.machine.start_loop(CLIENT)
-    while changes < updates or sum(server.machine.count_loop().values()) < probes:
+    for change in range(updates):
         before = live.stat()
-        server.login(f"100.65.{changes >> 8}.{changes & 255}")
+        server.login(f"100.65.{change >> 8}.{change & 255}")
         server.update()
-        changes += 1
         assert live.stat().st_ino != before.st_ino
         assert server.ask(STRANGER, LOCAL).code == 250
-    return server.machine.stop_loop()
+        deadline = time.monotonic() + 120
+        while sum(server.machine.count_loop().values()) < probes * (change + 1) / updates:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    counts = server.machine.stop_loop()
+    assert sum(counts.values()) >= probes
+    return counts
 
 
 @EACH
