@@ -41,13 +41,22 @@ def noise(number: int, at: float | None = None) -> str:
 
 
 class Site:
-    """Runs sapd as cron would, on files of its own."""
+    """Runs sapd as cron would, on files of its own.
 
-    def __init__(self, folder: Path, window: str = "30m", log_settings: str = "") -> None:
+    The administrator's entries and the map are in ``mail``, by default the folder of all the rest.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        window: str = "30m",
+        log_settings: str = "",
+        mail: Path | None = None,
+    ) -> None:
         self.folder = folder
         self.log = folder / "qpopper"
-        self.source = folder / "access"
-        self.database = folder / "access.db"
+        self.source = (mail or folder) / "access"
+        self.database = (mail or folder) / "access.db"
         self.state = folder / "state" / "state.json"
         self.audit = folder / "state" / "audit.jsonl"
         self.config = folder / "sapd.toml"
@@ -58,10 +67,11 @@ class Site:
     def configure(
         self, window: str = "30m", log_settings: str = "", access_settings: str = "", top: str = ""
     ) -> None:
+        mail = "" if self.source.parent == self.folder else f"{self.source.parent}/"
         self.config.write_text(
             f'window = "{window}"\n{top}\n'
             f'[[log]]\npath = "qpopper"\n{log_settings}\n'
-            f'[access]\nsource = "access"\ndatabase = "access.db"\n{access_settings}\n'
+            f'[access]\nsource = "{mail}access"\ndatabase = "{mail}access.db"\n{access_settings}\n'
             '[state]\ndirectory = "state"\n'
         )
 

@@ -40,8 +40,11 @@ class MailServer(Site):
 
     def __init__(self, sendmail: Sendmail) -> None:
         for path in sendmail.mail.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        super().__init__(sendmail.mail)
+            path.unlink()
+        folder = sendmail.folder / "site"  # root's own, as the configuration's folder must be
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o755)
+        super().__init__(folder, mail=sendmail.mail)
         self.namespace = sendmail.namespace
 
     def rule(self, settings: str) -> None:
