@@ -29,7 +29,7 @@ cd "$root"
 
 [ "$(id -u)" = 0 ] || command -v sudo >/dev/null ||
 	fail "the tests that start servers need root, or sudo. For the others:" \
-		"pip install -e . --group test && pytest -m 'not servers'"
+		"pip install -e . --group test && pytest -m 'not servers and not makemap and not root'"
 need_python
 need_packages sendmail-bin sendmail-cf m4 rsyslog rsyslog-relp openssl cron logrotate systemd \
 	iproute2 strace faketime acl e2fsprogs xfsprogs procps db-util bzip2 xz-utils build-essential \
