@@ -5,6 +5,7 @@ address is the IPv4 address that it stands for (RFC 4291 section 2.5.5.2).
 """
 
 import re
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 
 Network = IPv4Network | IPv6Network
@@ -42,6 +43,7 @@ def parse_network(text: str, *, strict: bool = True) -> Network:
     return found
 
 
+@lru_cache(maxsize=16_384)
 def to_bits(address: str) -> tuple[int, int]:
     """The number of bits of an address, and the number that they make.
 

@@ -126,16 +126,14 @@ def judge(
     accounts = [a for a, login in ledger.claims[address].items() if login.counted <= now]
     if (why := _of_address(rules, objection, address)) is not None:
         return {}, dict.fromkeys(accounts, why)
-    closed = {
-        account: why
-        for account in accounts
-        if (why := _of_claim(ledger, rules, address, account, now)) is not None
-    }
-    is_open = {
-        account: ledger.end(rules, address, account)
-        for account in accounts
-        if account not in closed
-    }
+    is_open: dict[str, float] = {}
+    closed: dict[str, Closed] = {}
+    for account in accounts:
+        end = ledger.end(rules, address, account)
+        if (why := _of_claim(ledger, rules, address, account, end, now)) is None:
+            is_open[account] = end
+        else:
+            closed[account] = why
     if (number := rules.too_many_accounts(is_open)) is not None:
         crowd = Closed(Reason.TOO_MANY, str(number))
         order = list(Reason).index
@@ -152,13 +150,13 @@ def _of_address(rules: Rules, objection: OfAddress, address: str) -> Closed | No
 
 
 def _of_claim(
-    ledger: Ledger, rules: Rules, address: str, account: str, now: float
+    ledger: Ledger, rules: Rules, address: str, account: str, end: float, now: float
 ) -> Closed | None:
     if (name := rules.denied_by(account)) is not None:
         return Closed(Reason.DENIED, name)
     if (other := ledger.moved_to(rules, address, account)) is not None:
         return Closed(Reason.MOVED, other)
-    ended = ledger.end(rules, address, account) <= now
+    ended = end <= now
     if ended and now < rules.until(address, ledger.claims[address][account].counted):
         return Closed(Reason.LOGGED_OUT)
     if ledger.is_revoked(address, account, now):

@@ -162,6 +162,12 @@ class _Tally:
         self.logouts = [logout for logout in self.logouts if logout[0] in formats]
 
 
+def mistakes(batches: Collection[Batch]) -> list[errors.SapdError]:
+    """What is wrong with a format, where a log could not be read for that."""
+    problems = [batch.problem for batch in batches if batch.problem is not None]
+    return [problem for problem in problems if problem.status == errors.BAD_CONFIG]
+
+
 def cut_plan(log: Log, config: Config, now: float) -> Callable[[int, Position], Cut | None]:
     """`cut.plan` with the settings of a log that is to be cut."""
     recogniser = _recogniser(log, config, Context(), now)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from sapd import decision, errors, maps, report
 from sapd.config import Config
+from sapd.decision import Decision
 from sapd.maps import live
 from sapd.report import Change, Report
 from sapd.state import State, Unpublished
@@ -35,7 +36,7 @@ def publish(
     rules, state = config.rules, was
     try:
         decided = decision.decide(was.ledger, rules, server.objection_to, now)
-        wanted = server.wanted(decided.written_ends(rules))
+        wanted = server.wanted(_ends(server, decided, config))
         rewrite = not server.is_published(wanted, was.published)
         summary = server.summary(len(decided.open))
         if rewrite and not dry:
@@ -56,6 +57,11 @@ def publish(
     return state._replace(unpublished=None, decision=decided), changes
 
 
+def _ends(server: maps.Map, decided: Decision, config: Config) -> Mapping[str, float]:
+    """When each open address closes, as the map is to say it, if it says it."""
+    return decided.written_ends(config.rules) if server.closes_by_itself else decided.ends()
+
+
 def _close_at_least(
     config: Config, server: maps.Map, was: State, status: int, now: float, said: Report
 ) -> tuple[State, list[Change]]:
@@ -64,7 +70,7 @@ def _close_at_least(
     decided = decision.decide(was.ledger, rules, lambda _: None, now).only(lets_in)
     changes: list[Change] = []
     if decided.open.keys() != lets_in.keys():
-        ends = decided.written_ends(rules)
+        ends = _ends(server, decided, config)
         published = maps.publish_fewer(server, status, ends, lets_in, was.published)
         if published is not None:
             gone = decision.of_gone(lets_in, was.ledger, rules, lambda _: None, now)

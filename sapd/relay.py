@@ -92,8 +92,10 @@ class Rules(NamedTuple):
 
     def denied_by(self, account: str) -> str | None:
         """The name or pattern in `denied` that fits an account."""
+        if not self.denied:
+            return None
         folded = same_account(account)
-        if not self.denied or _any_of(self.denied).fullmatch(folded) is None:
+        if _any_of(self.denied).fullmatch(folded) is None:
             return None
         return next(name for name in self.denied if _any_of((name,)).fullmatch(folded))
 
@@ -163,9 +165,10 @@ class Ledger:
         """
         if rules.forbids(address) or login + rules.longest <= now:
             return False
-        person = same_account(account)
-        if rules.one_address and self.last_address.get(person, ("", -inf))[1] < login:
-            self.last_address[person] = (address, login)
+        if rules.one_address:
+            person = same_account(account)
+            if self.last_address.get(person, ("", -inf))[1] < login:
+                self.last_address[person] = (address, login)
         counted = min(login, now)
         until = rules.until(address, counted)
         if until + rules.logout_grace <= now:
@@ -205,29 +208,35 @@ class Ledger:
 
         Logins are stamped in whole seconds, so one in the second of the closing is revoked, too.
         """
+        if not self.revoked:
+            return False
         return self.claims[address][account].counted <= self.revoked_until(address, now)
 
     def end(self, rules: Rules, address: str, account: str) -> float:
         """When a claim ends or ended: after its logout, or with the window."""
         login = self.claims[address][account]
-        logout = self.logouts.get(address, {}).get(account)
-        if rules.after_logout is not None and logout and logout.written >= login.written:
-            return logout.counted + rules.after_logout
+        if rules.after_logout is not None:
+            logout = self.logouts.get(address, {}).get(account)
+            if logout and logout.written >= login.written:
+                return logout.counted + rules.after_logout
         return rules.until(address, login.counted)
 
     def moved_to(self, rules: Rules, address: str, account: str) -> str | None:
         """The address from which an account logged in since, if that ends its claim here."""
+        if not rules.one_address:
+            return None
         latest, since = self.last_address.get(same_account(account), (address, -inf))
         login = self.claims[address][account].written
-        return latest if rules.one_address and latest != address and since > login else None
+        return latest if latest != address and since > login else None
 
     def expire(self, rules: Rules, now: float) -> None:
         """Drop what is stale, and what may not be any more."""
         for address, accounts in list(self.claims.items()):
             for account, login in list(accounts.items()):
                 accounts[account] = login = login.not_after(now)
-                window_end = rules.until(address, login.counted)
-                if max(window_end, self.end(rules, address, account)) <= now:
+                if rules.until(address, login.counted) > now:
+                    continue
+                if self.end(rules, address, account) <= now:
                     del accounts[account]
             if not accounts or rules.forbids(address):
                 del self.claims[address]

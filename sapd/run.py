@@ -92,10 +92,7 @@ class _Pass:
         self._doubt(whole)
         deadline = time.monotonic() + maillog.BUDGET
         batches = [self._read(log, deadline) for log in whole]
-        mistakes = [
-            b.problem for b in batches if b.problem and b.problem.status == errors.BAD_CONFIG
-        ]
-        if mistakes:  # of a format: nothing may open; see closing
+        if mistakes := intake.mistakes(batches):  # of a format: nothing may open; see closing
             raise Mistake(mistakes, Readable(config.state_directory, config.access, config.rules))
         ledger = self.saved.state.ledger
         renewed = intake.merge(batches, ledger, config.rules, self.now)
@@ -197,11 +194,6 @@ class _Pass:
         config, was = self.config, self.saved.state
         self.snapshot.add(config.snapshot)
         until = min(decision.next_end(was.ledger, config.rules, self.now), was.next_doubt())
-        state.note_idle(
-            config.path,
-            config.state_directory,
-            self.snapshot,
-            self.now,
-            until,
-            intake.questions(config.logs, was.positions),
-        )
+        asked = intake.questions(config.logs, was.positions)
+        folder = config.state_directory
+        state.note_idle(config.path, folder, self.snapshot, self.now, until, asked)
