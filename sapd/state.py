@@ -327,12 +327,11 @@ def lock(directory: str) -> int:
     try:
         return files.lock(path)
     except files.Locked as locked:
-        held = time.time() - os.stat(path).st_mtime
+        held = time.time() - locked.since
         if held > _LONG_HELD and _an_hour_passed(os.path.join(directory, "lock-held")):
-            with open(path, encoding="ascii", errors="replace") as file:
-                pid = file.read(20).strip()
             reason = f"a run has held the lock for {held / 60:.0f} minutes, and nobody is closed"
-            locked.complaint = f"{path}: {reason} meanwhile; look at process {pid}"
+            remedy = f"look at process {locked.holder}" if locked.holder else "see fuser(1)"
+            locked.complaint = f"{path}: {reason} meanwhile; {remedy}"
         raise
 
 

@@ -329,6 +329,34 @@ def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
     assert victim.read_text() == "precious"
 
 
+def test_what_was_planted_for_a_lock_is_locked_and_stays_as_it_is(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    for text in ("precious", "1" * 21):
+        lock.write_text(text)
+        os.utime(lock, (1, 1))
+        held = state.lock(str(tmp_path))
+        with pytest.raises(files.Locked) as raised:
+            state.lock(str(tmp_path))
+        os.close(held)
+        assert raised.value.complaint.endswith("see fuser(1)") == (text == "precious")
+        assert (lock.read_text(), lock.stat().st_mtime) == (text, 1)
+
+
+@pytest.mark.parametrize("left", ["", "7\n", "123456789\n", "\0" * 12])
+def test_the_lock_names_who_has_it(tmp_path: Path, left: str) -> None:
+    """Whatever a run before, or a power cut, left there."""
+    lock = tmp_path / "lock"
+    lock.write_text(left)
+    os.utime(lock, (1, 1))
+    held = state.lock(str(tmp_path))
+    assert lock.read_text() == f"{os.getpid()}\n"
+    os.utime(lock, (1, 1))
+    with pytest.raises(files.Locked) as raised:
+        state.lock(str(tmp_path))
+    os.close(held)
+    assert raised.value.complaint.endswith(f"look at process {os.getpid()}")
+
+
 def test_one_lock_at_a_time(tmp_path: Path) -> None:
     held = state.lock(str(tmp_path))
     with pytest.raises(files.Locked):
