@@ -27,7 +27,7 @@ from contextlib import suppress
 from math import inf
 from typing import Any, NamedTuple
 
-from sapd import errors, files
+from sapd import cut, errors, files
 from sapd.addresses import parse_address
 from sapd.cut import PendingCut
 from sapd.decision import Closed, Decision, Reason
@@ -95,6 +95,28 @@ class State(NamedTuple):
             pending_cuts={path: of for path, of in self.pending_cuts.items() if path in paths},
             contexts={path: of for path, of in self.contexts.items() if path in paths},
         )
+
+    def resume_cut(self, path: str, *, dry: bool) -> errors.SapdError | None:
+        """Finish the cut of a log that was begun, if one was; what kept it from that, if it was."""
+        position, pending = self.positions.get(path), self.pending_cuts.get(path)
+        if not isinstance(position, Position) or pending is None:
+            return None
+        try:
+            self.note_cut(path, cut.resume(path, position, pending, dry=dry))
+        except (OSError, errors.SapdError) as error:
+            return errors.of_writing(path, error)
+        return None
+
+    def note_cut(self, path: str, position: Position) -> None:
+        """A log was cut, and goes on at a position.
+
+        The cut may have taken the bytes by which the place was known where the clock was set back,
+        and a place that is lost has all be read again. So nothing before the cut is.
+        """
+        self.positions[path] = position
+        if path in self.at_set_back:
+            self.at_set_back[path] = position
+        self.pending_cuts.pop(path, None)
 
     def next_doubt(self) -> float:
         """When the logs may have to be read again; see `after_clock_change`."""

@@ -417,6 +417,16 @@ def test_when_the_clock_comes_to_the_hour_again_only_what_is_new_since_is_read_a
     assert (offsets(at_last.positions), at_last.at_set_back) == ({LOG: 500, OTHER: 9}, {})
 
 
+def test_a_cut_moves_the_place_where_the_clock_was_set_back() -> None:
+    """Its anchor may be gone: a place that is lost has all be read again."""
+    was = read_by(NOW - 3600, NOW, 800, 500)
+    was.note_cut(OTHER, Position(Cursor(4, b"x")))
+    assert offsets(was.at_set_back) == {LOG: 500}
+    was.note_cut(LOG, Position(Cursor(300, b"x")))
+    assert offsets(was.positions) == {LOG: 300, OTHER: 4}
+    assert offsets(was.at_set_back) == {LOG: 300}
+
+
 # What several passes of one process share.
 
 

@@ -25,7 +25,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sapd import run
+from sapd import cut, run
 from sapd.timestamps import AHEAD, moment
 from tests.faults.passes import OWN, Passes, site_in_memory, wall_clock
 from tests.servers.faketime import ENVIRONMENT, told
@@ -404,6 +404,33 @@ def test_a_login_that_came_when_the_fast_clock_was_right_again_counts(machine: M
     machine.login("192.0.2.1", fast)
     machine.login("192.0.2.2", fast + 1)
     assert machine.run(fast + 5) == {"192.0.2.1", "192.0.2.2"}
+
+
+@pytest.mark.parametrize("is_interrupted", [False, True], ids=["at once", "resumed"])
+def test_a_cut_lets_no_login_of_a_fast_clock_open_twice(
+    site: Site, monkeypatch: pytest.MonkeyPatch, is_interrupted: bool
+) -> None:
+    """One that it leaves in the log, though it takes what stood before that."""
+    passes, fast = Passes(site), NOON + 5400
+    noises = [noise(number, fast) for number in range(200)]
+    passes.write(fast, *noises, login("192.0.2.1", at=fast))
+    assert passes.by_clock(fast + 5) == {"192.0.2.1"}
+    assert passes.by_clock(NOON + 10) == {"192.0.2.1"}
+    site.configure(log_settings="keep_lines = 2")
+    passes = Passes(site)
+    passes.write(NOON + 20, login("192.0.2.2", at=NOON + 20))
+    if is_interrupted:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(cut, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            passes.by_clock(NOON + 30)
+    assert passes.by_clock(NOON + 40) == {"192.0.2.1", "192.0.2.2"}
+    marker, *kept = site.log.read_text().splitlines(keepends=True)
+    assert "log cut, " in marker
+    assert kept == [login("192.0.2.1", at=fast), login("192.0.2.2", at=NOON + 20)]
+    for now in (NOON + 3600, fast - 60, fast + 10, fast + 600):
+        assert passes.by_clock(now) == set()
+    passes.write(fast + 610, login("192.0.2.3", at=fast + 610))
+    assert passes.by_clock(fast + 620) == {"192.0.2.3"}
 
 
 @pytest.mark.servers
