@@ -19,9 +19,9 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sapd import errors, files
 from sapd.maillog import ANCHOR, BLOCK, Cursor, Position
@@ -219,25 +219,6 @@ def resume(path: str, position: Position, pending: PendingCut, *, dry: bool = Fa
         if half_copied(path, pending.marker):
             raise
     return done if _is_done(path, pending) else not_done
-
-
-def resume_in(
-    positions: MutableMapping[str, Any],
-    pending_cuts: MutableMapping[str, PendingCut],
-    path: str,
-    *,
-    dry: bool,
-) -> errors.SapdError | None:
-    """`resume` the cut of a log that was begun, if one was; what kept it from that, if it was."""
-    position, pending = positions.get(path), pending_cuts.get(path)
-    if not isinstance(position, Position) or pending is None:
-        return None
-    try:
-        positions[path] = resume(path, position, pending, dry=dry)
-    except (OSError, errors.SapdError) as error:
-        return errors.of_writing(path, error)
-    del pending_cuts[path]
-    return None
 
 
 def _is_done(path: str, pending: PendingCut) -> bool:

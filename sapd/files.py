@@ -15,11 +15,23 @@ import stat
 
 from sapd import errors
 
+_LONGEST_HOLDER = 20  # bytes of a process number
+
 
 class Locked(Exception):  # noqa: N818 -- a state of affairs, not an error: the run leaves silently
-    """Another run holds the lock; `complaint` is to be said of it, if anything."""
+    """Another run has held the lock `since` a time (UTC epoch seconds).
+
+    `holder` is its process number, empty if its file does not tell. `complaint` is to be said of
+    it, if anything.
+    """
 
     complaint = ""
+
+    def __init__(self, since: float, holder: str) -> None:
+        """Keep both."""
+        super().__init__()
+        self.since = since
+        self.holder = holder
 
 
 def become_owner(folder: str) -> None:
@@ -57,8 +69,9 @@ def become_owner(folder: str) -> None:
 def lock(path: str) -> int:
     """Take the lock at `path` (mode 0600) without waiting; return its descriptor.
 
-    The file's time of change then says since when it is held, its text by which process. Raises
-    `Locked` if another process holds it, `SapdError` if the file can't be had.
+    The file's time of change then says since when it is held, its text by which process; not where
+    a link or anything else was planted, which can be locked all the same. Raises `Locked` if
+    another process holds it, `SapdError` if the file can't be had.
     """
     flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
@@ -70,16 +83,28 @@ def lock(path: str) -> int:
             raise errors.cannot_write(path, error) from None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        locked = Locked(os.fstat(fd).st_mtime, (_holder(fd) or b"").decode("ascii"))
+        os.close(fd)
+        raise locked from None
     except OSError as error:
         os.close(fd)
-        if error.errno == errno.EWOULDBLOCK:
-            raise Locked from None
         raise errors.cannot_write(path, error) from None
     with contextlib.suppress(OSError):  # a disk that is full, or read-only
-        os.utime(fd)
-        text = b"%d\n" % os.getpid()
-        os.ftruncate(fd, os.pwrite(fd, text, 0))
+        if _holder(fd) is not None:
+            os.utime(fd)
+            text = b"%d\n" % os.getpid()
+            os.ftruncate(fd, os.pwrite(fd, text, 0))
     return fd
+
+
+def _holder(fd: int) -> bytes | None:
+    """The text of a lock's file; None if that is not one that `lock` alone writes to."""
+    about = os.fstat(fd)
+    if (stat.S_ISREG(about.st_mode), about.st_nlink, about.st_uid) != (True, 1, os.geteuid()):
+        return None
+    text = os.pread(fd, _LONGEST_HOLDER + 1, 0).strip(b"\0\n")  # a power cut leaves zeros
+    return text if len(text) <= _LONGEST_HOLDER and (text.isdigit() or not text) else None
 
 
 def is_trusted(about: os.stat_result) -> bool:

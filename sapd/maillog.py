@@ -595,15 +595,19 @@ def _open_regular(path: str) -> int:
 
 
 def _behind_hole(file: _File, offset: int) -> int:
-    """Where the next data begin, if the file has a hole at an offset; else the offset."""
+    """Where the next data begin, if the file has a hole at an offset, and go there.
+
+    Else the offset, and the file stays where it was: zeros that were written are data.
+    """
     if isinstance(file, _Unpacked):
         return offset
+    fd = file.fileno()
+    here = os.lseek(fd, 0, os.SEEK_CUR)
     try:
-        after = os.lseek(file.fileno(), offset, os.SEEK_DATA)
+        after = os.lseek(fd, offset, os.SEEK_DATA)
     except (AttributeError, OSError) as error:  # not every system, or there are no more data
-        end = os.fstat(file.fileno()).st_size
-        after = end if getattr(error, "errno", 0) == errno.ENXIO else offset
-    file.seek(after)
+        after = os.fstat(fd).st_size if getattr(error, "errno", 0) == errno.ENXIO else offset
+    os.lseek(fd, after if after > offset else here, os.SEEK_SET)
     return after
 
 

@@ -123,8 +123,7 @@ class _Pass:
 
     def _resume_cut(self, log: Log) -> bool:
         """Finish a cut that an earlier run began; whether the log is whole and may be read."""
-        was = self.saved.state
-        problem = cut.resume_in(was.positions, was.pending_cuts, log.path, dry=self.dry)
+        problem = self.saved.state.resume_cut(log.path, dry=self.dry)
         if problem is not None:
             self.report.problems.append(problem)
         return problem is None
@@ -180,9 +179,9 @@ class _Pass:
         except (OSError, errors.SapdError) as error:
             self.report.problems.append(errors.of_writing(log.path, error))
             return
-        was.positions[log.path] = done.after if done else position
+        was.positions[log.path] = position
         if done is not None:
-            was.pending_cuts.pop(log.path, None)
+            was.note_cut(log.path, done.after)
             counts = f"{done.removed} lines removed, {done.kept} kept"
             self.report.actions.append(("cut", f"{log.path}: {counts}"))
         self._save()

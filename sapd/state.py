@@ -27,7 +27,7 @@ from contextlib import suppress
 from math import inf
 from typing import Any, NamedTuple
 
-from sapd import errors, files
+from sapd import cut, errors, files
 from sapd.addresses import parse_address
 from sapd.cut import PendingCut
 from sapd.decision import Closed, Decision, Reason
@@ -95,6 +95,28 @@ class State(NamedTuple):
             pending_cuts={path: of for path, of in self.pending_cuts.items() if path in paths},
             contexts={path: of for path, of in self.contexts.items() if path in paths},
         )
+
+    def resume_cut(self, path: str, *, dry: bool) -> errors.SapdError | None:
+        """Finish the cut of a log that was begun, if one was; what kept it from that, if it was."""
+        position, pending = self.positions.get(path), self.pending_cuts.get(path)
+        if not isinstance(position, Position) or pending is None:
+            return None
+        try:
+            self.note_cut(path, cut.resume(path, position, pending, dry=dry))
+        except (OSError, errors.SapdError) as error:
+            return errors.of_writing(path, error)
+        return None
+
+    def note_cut(self, path: str, position: Position) -> None:
+        """A log was cut, and goes on at a position.
+
+        The cut may have taken the bytes by which the place was known where the clock was set back,
+        and a place that is lost has all be read again. So nothing before the cut is.
+        """
+        self.positions[path] = position
+        if path in self.at_set_back:
+            self.at_set_back[path] = position
+        self.pending_cuts.pop(path, None)
 
     def next_doubt(self) -> float:
         """When the logs may have to be read again; see `after_clock_change`."""
@@ -332,12 +354,11 @@ def lock(directory: str) -> int:
     try:
         return files.lock(path)
     except files.Locked as locked:
-        held = time.time() - os.stat(path).st_mtime
+        held = time.time() - locked.since
         if held > _LONG_HELD and _an_hour_passed(os.path.join(directory, "lock-held")):
-            with open(path, encoding="ascii", errors="replace") as file:
-                pid = file.read(20).strip()
             reason = f"a run has held the lock for {held / 60:.0f} minutes, and nobody is closed"
-            locked.complaint = f"{path}: {reason} meanwhile; look at process {pid}"
+            remedy = f"look at process {locked.holder}" if locked.holder else "see fuser(1)"
+            locked.complaint = f"{path}: {reason} meanwhile; {remedy}"
         raise
 
 

@@ -40,6 +40,7 @@ STAMPS: dict[str, bytes] = {
     "trace": _MONTH + rb" [ 0-3]\d" + _TIME + rb"\.\d{3} \d{4}",
     "ctime": rb"[A-Z][a-z]{2} " + _MONTH + rb" [ 0-3]\d" + _TIME + rb" \d{4}",
     "iso": rb"\d{4}-\d\d-\d\d" + _TIME,
+    "log4j": rb"\d{4}-\d\d-\d\d" + _TIME + rb",\d{3}",
     "apple": _MONTH + rb" [ 0-3]\d \d{4}" + _TIME,
     "tai64n": rb"@[0-9a-f]{24}",
     "slashes": rb"\d{4}/\d\d/\d\d" + _TIME,
@@ -49,7 +50,7 @@ STAMPS: dict[str, bytes] = {
 }
 """The shapes as regular expressions (bytes, no groups)."""
 
-_PARTS = re.compile(rb"(.+?[ T:]\d\d:\d\d):(\d\d(?:\.\d+)?)(.*)", re.DOTALL)
+_PARTS = re.compile(rb"(.+?[ T:]\d\d:\d\d):(\d\d(?:[.,]\d+)?)(.*)", re.DOTALL)
 _EPOCH = re.compile(STAMPS["epoch"])
 _TAI = 0x4000000000000000 + 10  # libtai's, and so multilog's, offset of UTC epoch seconds
 
@@ -100,7 +101,7 @@ class Clock:
             if len(self._minutes) > 10_000:
                 self._minutes.clear()
             minute = self._minutes[head, rest] = self._minute(head, rest)
-        return None if minute is None else minute + float(seconds)
+        return None if minute is None else minute + float(seconds.replace(b",", b"."))
 
     def of_line(self, line: bytes) -> float | None:
         """Epoch seconds of the stamp that a log line begins with, None if it has none."""

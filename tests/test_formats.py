@@ -145,6 +145,7 @@ def test_lines_of_its_own_are_tried_although_it_inherits(tmp_path: Path) -> None
         ("{epoch}", "1795344065.250"),
         ("{day_first}", "22.11.2026 10:41:05"),
         ("{day_first}", "22/11/2026 10:41:05"),
+        ("{log4j}", "2026-11-22 10:41:05,123"),
         ("{iso},\\d{3}", "2026-11-22 10:41:05,123"),
     ],
 )

@@ -13,7 +13,7 @@ from random import Random
 import pytest
 
 from sapd import errors, maillog
-from sapd.maillog import LATE, Position, Reading
+from sapd.maillog import BLOCK, LATE, Position, Reading
 from sapd.timestamps import Clock, rfc3339
 
 NOW = time.time()
@@ -336,9 +336,11 @@ def test_strange_bytes_between_the_lines(log: Path, follower: Follower, junk: by
 
 
 def test_memory_is_bounded_by_the_block(log: Path) -> None:
+    """However long a line is, and of zeros that stand on the disk, unlike a hole's."""
     with log.open("wb") as file:
-        file.truncate(200 * 1024 * 1024)
-        file.seek(0, os.SEEK_END)
+        for byte in (b"\0", b"x"):
+            for _ in range(100):
+                file.write(byte * (1 << 20))
         file.write(b"\n")
         file.write(line(1) * 100_000)
     tracemalloc.start()
@@ -349,6 +351,30 @@ def test_memory_is_bounded_by_the_block(log: Path) -> None:
     assert reading.bytes_read > 200 * 1024 * 1024
     assert total >= 100_000
     assert peak < 8 * 1024 * 1024
+
+
+@pytest.mark.parametrize("is_hole", [False, True], ids=["written", "a hole"])
+@pytest.mark.parametrize("size", [BLOCK // 2, BLOCK, 3 * BLOCK, 3 * BLOCK + 77])
+def test_zeros_end_no_reading(log: Path, size: int, is_hole: bool) -> None:
+    """A power cut leaves them on the disk, copytruncate as a hole; neither hides a line."""
+    append(log, 1)
+    follower = Follower(log)
+    assert follower.look() == [1]
+    with log.open("ab") as file:
+        if is_hole:
+            file.truncate(file.tell() + size)
+        else:
+            file.write(bytes(size))
+    append(log, *numbers(2, 8999))
+    assert follower.look() == [*numbers(2, 8999)]
+    append(log, 9000)
+    assert follower.look() == [9000]
+    with log.open("r+b") as file:  # the place is looked for behind the zeros, too
+        rest = file.read()
+        file.seek(0)
+        file.write(b"x\n" * 5000 + rest)
+    append(log, 9001)
+    assert follower.look() == [9001]
 
 
 def test_a_file_that_shrinks_while_it_is_read(log: Path) -> None:

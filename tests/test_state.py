@@ -329,6 +329,34 @@ def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
     assert victim.read_text() == "precious"
 
 
+def test_what_was_planted_for_a_lock_is_locked_and_stays_as_it_is(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    for text in ("precious", "1" * 21):
+        lock.write_text(text)
+        os.utime(lock, (1, 1))
+        held = state.lock(str(tmp_path))
+        with pytest.raises(files.Locked) as raised:
+            state.lock(str(tmp_path))
+        os.close(held)
+        assert raised.value.complaint.endswith("see fuser(1)") == (text == "precious")
+        assert (lock.read_text(), lock.stat().st_mtime) == (text, 1)
+
+
+@pytest.mark.parametrize("left", ["", "7\n", "123456789\n", "\0" * 12])
+def test_the_lock_names_who_has_it(tmp_path: Path, left: str) -> None:
+    """Whatever a run before, or a power cut, left there."""
+    lock = tmp_path / "lock"
+    lock.write_text(left)
+    os.utime(lock, (1, 1))
+    held = state.lock(str(tmp_path))
+    assert lock.read_text() == f"{os.getpid()}\n"
+    os.utime(lock, (1, 1))
+    with pytest.raises(files.Locked) as raised:
+        state.lock(str(tmp_path))
+    os.close(held)
+    assert raised.value.complaint.endswith(f"look at process {os.getpid()}")
+
+
 def test_one_lock_at_a_time(tmp_path: Path) -> None:
     held = state.lock(str(tmp_path))
     with pytest.raises(files.Locked):
@@ -387,6 +415,16 @@ def test_when_the_clock_comes_to_the_hour_again_only_what_is_new_since_is_read_a
     at_last = state.after_clock_change(was, [LOG], NOW + 1)
     assert at_last is not None
     assert (offsets(at_last.positions), at_last.at_set_back) == ({LOG: 500, OTHER: 9}, {})
+
+
+def test_a_cut_moves_the_place_where_the_clock_was_set_back() -> None:
+    """Its anchor may be gone: a place that is lost has all be read again."""
+    was = read_by(NOW - 3600, NOW, 800, 500)
+    was.note_cut(OTHER, Position(Cursor(4, b"x")))
+    assert offsets(was.at_set_back) == {LOG: 500}
+    was.note_cut(LOG, Position(Cursor(300, b"x")))
+    assert offsets(was.positions) == {LOG: 300, OTHER: 4}
+    assert offsets(was.at_set_back) == {LOG: 300}
 
 
 # What several passes of one process share.

@@ -264,7 +264,8 @@ class Sendmail(Map):
                     raise self._failed(f"another program holds the lock of {path}")
                 self._check(path, wanted)
                 if not files.same_file(path, new):
-                    raise self._failed(f"{path} was replaced while it was made")
+                    reason = "was replaced while it was made; the old map stays in force"
+                    raise errors.SapdError(errors.CANT_CREATE, path, reason)
                 yield live.New(new, path, folder is not None)
             finally:
                 os.close(new)

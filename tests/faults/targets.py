@@ -57,7 +57,12 @@ def _is_sound(event: Event, row: bytes, rows: list[bytes]) -> None:
         ip = ip_address(event.address)
         assert str(ip) == event.address
         assert not (isinstance(ip, IPv6Address) and (ip.scope_id or ip.ipv4_mapped))
-        shapes = rb"[0-9A-Fa-f:._]+", rb"[0-9A-Fa-f:._]*[0-9A-Fa-f]", rb"\d+\.\d+\.\d+\.\d+"
+        shapes = (
+            rb"[0-9A-Fa-f:._]+",
+            rb"[0-9A-Fa-f:._]*[0-9A-Fa-f]",
+            rb"[0-9A-Fa-f:._]+(?=:\d+\b)",  # before a port
+            rb"\d+\.\d+\.\d+\.\d+",
+        )
         words = (word for shape in shapes for word in re.findall(shape, b"".join(rows)))
         assert any(addresses.parse_address(word) == event.address for word in words)
     event.account.encode("utf-8", "surrogateescape")
@@ -168,7 +173,9 @@ def server(data: bytes) -> None:
     for line in found.lines:
         assert line.needles
         assert all(line.needles)
-        assert line.event in ("connect", "cut") or "account" in line.pattern.groupindex
+        assert bool(line.reason) == (line.event == "rejected")
+        opens_or_closes = line.event not in ("connect", "cut", "rejected")
+        assert "account" in line.pattern.groupindex or not opens_or_closes
 
 
 def _is_one_line(error: errors.SapdError) -> None:

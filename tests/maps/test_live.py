@@ -3,6 +3,7 @@
 import fcntl
 import os
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -138,12 +139,30 @@ def test_a_lock_that_is_held_is_waited_for_but_not_for_ever(
     monkeypatch.setattr(live, "LOCK_WAIT", 0.1)
     with path.open("rb") as other:
         fcntl.flock(other, fcntl.LOCK_SH)
-        with pytest.raises(errors.SapdError, match="has held its lock") as raised:
-            put(path, b"new")
-    assert raised.value.status == errors.CANT_CREATE
-    assert path.read_bytes() == b"old"
-    put(path, b"new")
-    assert path.read_bytes() == b"new"
+        inode = path.stat().st_ino
+        start = time.monotonic()
+        published = put(path, b"new")
+        assert time.monotonic() - start >= 0.1
+        assert (other.read(), path.read_bytes()) == (b"old", b"new")  # renamed into place
+    assert published.lock_was_held
+    assert path.stat().st_ino != inode
+    assert is_untouched(path, published)
+    assert not put(path, b"newer", published).lock_was_held
+    assert path.read_bytes() == b"newer"
+
+
+def test_a_lock_that_was_held_the_last_time_is_waited_for_only_a_little(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "LOCK_WAIT", 30.0)
+    monkeypatch.setattr(live, "LOCK_WAIT_AGAIN", 0.1)
+    published = put(path, b"new")._replace(lock_was_held=True)
+    with path.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_SH)
+        start = time.monotonic()
+        assert put(path, b"newer", published).lock_was_held
+    assert time.monotonic() - start < 10
+    assert path.read_bytes() == b"newer"
 
 
 def test_a_map_that_was_renamed_while_its_lock_was_waited_for(

@@ -133,6 +133,7 @@ def test_whom_the_database_lets_in_by_sapds_entries(tmp_path: Path) -> None:
 
 @pytest.mark.makemap
 def test_modes_of_a_new_database(tmp_path: Path) -> None:
+    """Whoever may read a map may hold its lock: a separate one is sendmail's own, if root runs."""
     map, separate = server(tmp_path), Sendmail(str(tmp_path / "relay.db"), makemap=MAKEMAP)
     before = os.umask(0o077)
     try:
@@ -141,7 +142,8 @@ def test_modes_of_a_new_database(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert stat.S_IMODE(os.stat(map.path).st_mode) == 0o640
-    assert stat.S_IMODE(os.stat(separate.path).st_mode) == 0o644
+    is_sendmails = os.stat(separate.path).st_uid not in (0, os.geteuid())
+    assert stat.S_IMODE(os.stat(separate.path).st_mode) == (0o640 if is_sendmails else 0o644)
 
 
 @pytest.mark.makemap
@@ -208,13 +210,12 @@ def test_a_full_disk_leaves_the_old_database(tmp_path: Path) -> None:
             publish(map, *many)
         assert raised.value.status in (errors.CANT_CREATE, errors.IO_ERROR)
         assert Path(map.path).read_bytes() == before
-        # Room for the new file, none to grow the live one.
-        filler.unlink()
-        large = [f"192.0.{i // 250}.{i % 250}" for i in range(10_000)]
-        with pytest.raises(errors.SapdError, match="can't be written: No space") as raised:
-            publish(map, *large)
-        assert raised.value.status == errors.IO_ERROR
-        assert Path(map.path).read_bytes() == before
-        assert sorted(os.listdir(folder)) == ["access", "access.db"]
+        assert sorted(os.listdir(folder)) == ["access", "access.db", "filler"]
         assert is_published(map, published, "192.0.2.1") or publish(map, "192.0.2.1")
         assert dump(map) == {"10.1", "connect:192.0.2.1"}
+        # Room for one of them, none for the new one beside a live one of its size.
+        filler.unlink()
+        large = [f"192.0.{i // 250}.{i % 250}" for i in range(10_000)]
+        publish(map, *large)
+        assert len(dump(map)) == 10_001
+        assert sorted(os.listdir(folder)) == ["access", "access.db"]
