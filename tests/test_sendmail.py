@@ -166,7 +166,7 @@ def test_a_refusal_that_comes_after_the_login_closes_the_relay(site: Site) -> No
 
 
 @pytest.mark.parametrize(
-    ("least", "answers"), [(40, 1_000), pytest.param(200, 5_000, marks=pytest.mark.slow)]
+    ("least", "answers"), [(12, 400), pytest.param(200, 5_000, marks=pytest.mark.slow)]
 )
 def test_no_wrong_answer_while_the_map_changes(
     folder: Path, capsys: pytest.CaptureFixture[str], least: int, answers: int
