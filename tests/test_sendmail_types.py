@@ -150,15 +150,18 @@ def test_a_revocation_in_the_second_of_an_update(site: Site) -> None:
     site.namespace.close_session()
 
 
+@pytest.mark.parametrize(
+    ("least", "answers"), [(12, 400), pytest.param(60, 3_000, marks=pytest.mark.slow)]
+)
 def test_no_wrong_answer_while_the_map_changes(
-    site: Site, capsys: pytest.CaptureFixture[str]
+    site: Site, capsys: pytest.CaptureFixture[str], least: int, answers: int
 ) -> None:
     site.rebuild(SOURCE + OTHERS)
     site.login(CLIENT)
     site.run()
     site.namespace.start_loop(CLIENT)
     changes = 0
-    while changes < 60 or sum(site.namespace.count_loop().values()) < 3000:
+    while changes < least or sum(site.namespace.count_loop().values()) < answers:
         changes += 1
         site.login(f"100.64.{changes >> 8}.{changes & 255}")
         before = site.database.stat().st_mtime_ns
@@ -167,6 +170,7 @@ def test_no_wrong_answer_while_the_map_changes(
     counts = site.namespace.stop_loop()
     with capsys.disabled():
         print(f"\n{site.sendmail.kind}, {changes} changes, answers: {counts}", end=" ")
+    assert sum(counts.values()) >= answers
     assert counts == {"rcpt 250": sum(counts.values())}
 
 
