@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from unittest.mock import Mock
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -420,9 +421,10 @@ def test_a_cut_lets_no_login_of_a_fast_clock_open_twice(
     passes = Passes(site)
     passes.write(NOON + 20, login("192.0.2.2", at=NOON + 20))
     if is_interrupted:
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(cut, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-            passes.by_clock(NOON + 30)
+        with monkeypatch.context() as patch:
+            patch.setattr(cut, "_finish", Mock(side_effect=KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                passes.by_clock(NOON + 30)
     assert passes.by_clock(NOON + 40) == {"192.0.2.1", "192.0.2.2"}
     marker, *kept = site.log.read_text().splitlines(keepends=True)
     assert "log cut, " in marker
