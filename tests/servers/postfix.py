@@ -23,7 +23,10 @@ in_flow_delay = 0
 
 
 class Postfix(MailServer):
-    """Postfix's settings are those of `settings["lines"]`, examples in that folder by name."""
+    """Postfix's settings are those of `settings["examples"]`, files in that folder by name.
+
+    At most `settings["processes"]` smtpd answer at a time, by default as many as are needed.
+    """
 
     NAME = "postfix"
     PACKAGES = ("postfix", "postfix-cdb", "postfix-lmdb")
@@ -57,6 +60,9 @@ class Postfix(MailServer):
             dist = re.sub(rf"(?m)^{listen}", "#", dist, count=1)
             dist += (EXAMPLES / "postfix/master.cf").read_text().replace("submission inet", listen)
         self.write("/etc/postfix/master.cf", dist)
+        if "processes" in self.settings:
+            limit = f"{PORT}/inet/process_limit={self.settings['processes']}"
+            self.run("postconf", "-F", limit)
         # What the set-up scripts of the two packages add.
         maps = (f"{t} postfix-{t}.so dict_{t}_open mkmap_{t}_open\n" for t in ("cdb", "lmdb"))
         self.write("/etc/postfix/dynamicmaps.cf", "".join(maps))
