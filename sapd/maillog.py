@@ -397,8 +397,8 @@ class Reading:
         while data := file.read(BLOCK):
             if not _still_holds(file, Cursor(position, tail)):
                 break  # truncated and regrown meanwhile: the next run finds out how
-            if time.monotonic() > self._deadline:
-                self.unfinished = True
+            if time.monotonic() > self._deadline and self.bytes_read:
+                self.unfinished = True  # each pass gets at least a block further
                 break
             if not data.strip(b"\0") and (after := _behind_hole(file, position)) > position:
                 tail = (tail + bytes(min(ANCHOR, after - position)))[-ANCHOR:]

@@ -353,6 +353,18 @@ def test_memory_is_bounded_by_the_block(log: Path) -> None:
     assert peak < 8 * 1024 * 1024
 
 
+def test_each_pass_gets_further_however_slow_the_machine_is(log: Path) -> None:
+    append(log, *numbers(1, 9000))
+    position, found, is_unfinished = None, list[bytes](), True
+    while is_unfinished:
+        reading = Reading(str(log), position, 0.0, 0.0, Clock(NOW), deadline=0.0)
+        found.append(b"".join(reading.blocks()))
+        position, is_unfinished = reading.position, reading.unfinished
+        assert len(found) <= log.stat().st_size / BLOCK + 2
+    assert len(found) > 2
+    assert b"".join(found) == log.read_bytes()
+
+
 @pytest.mark.parametrize("is_hole", [False, True], ids=["written", "a hole"])
 @pytest.mark.parametrize("size", [BLOCK // 2, BLOCK, 3 * BLOCK, 3 * BLOCK + 77])
 def test_zeros_end_no_reading(log: Path, size: int, is_hole: bool) -> None:
