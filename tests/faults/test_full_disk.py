@@ -87,7 +87,11 @@ def test_a_full_disk(site: Site, kind: str, parts: tuple[str, ...]) -> None:
             if "log" in parts:
                 write_until_full(site.log)
             log = site.log.read_bytes()
-            problems = [told[part] for part in ("map", "state") if part in parts]
+            # The map is built in memory, with that file system's blocks: on tmpfs it is as large as
+            # the live one and fits into it; ext4 of 4 MB has smaller blocks, and it does not.
+            stuck = "map" in parts and kind == "ext4"
+            failing = {"map": stuck, "state": "state" in parts}
+            problems = [told[part] for part in ("map", "state") if failing[part]]
             for _ in range(2):  # and in the next minute
                 done = site.run("--at", LATER, status=errors.IO_ERROR if problems else 0)
                 said = done.stderr.splitlines()
@@ -95,7 +99,7 @@ def test_a_full_disk(site: Site, kind: str, parts: tuple[str, ...]) -> None:
                 for line, path in zip(said, problems, strict=True):
                     assert line.startswith(f"sapd: error: {path}: ")
                     assert NO_ROOM in line
-                stands = {STALE, STAYS} if "map" in parts else {STAYS, NEW}
+                stands = {STALE, STAYS} if stuck else {STAYS, NEW}
                 assert relaying(site.database) == {OWN, *stands}
                 assert (site.state.read_bytes() == state) == ("state" in parts)
                 assert site.log.read_bytes() == log
@@ -107,7 +111,7 @@ def test_a_full_disk(site: Site, kind: str, parts: tuple[str, ...]) -> None:
 
 
 def test_list_says_whom_a_map_on_a_full_disk_may_let_in(site: Site) -> None:
-    with mounted(site.folder, "tmpfs", megabytes=1) as disk:
+    with mounted(site.folder, "ext4", megabytes=4) as disk:
         move(site, disk, ("map",))
         prepared(site)
         with full(disk):
