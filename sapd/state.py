@@ -549,6 +549,7 @@ def _published(read: Any) -> Published:
         file=tuple(_natural(n) for n in _list(read["file"])),
         boot=_text(read["boot"]),
         lock_was_held=read["lock_was_held"] is True,
+        entries=_natural(read["entries"]),
     )
 
 
@@ -624,6 +625,7 @@ def _from_version_4(read: Any) -> dict[str, Any]:
             "file": read["published"]["database"],
             "content": "",
             "lock_was_held": False,
+            "entries": 0,
         },
         "unpublished": read["stuck"],
     }

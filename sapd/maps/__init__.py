@@ -97,11 +97,12 @@ class Map(Protocol):
         """
         ...
 
-    def with_live_entries(self, lets_in: Collection[str]) -> Map | None:
+    def with_live_entries(self, lets_in: Collection[str], before: Published | None) -> Map | None:
         """The same map, with the administrator's entries as they stand in the live one.
 
-        For closing, while his file can't be used; `lets_in` are the addresses that sapd opened.
-        None if there is no such way. Raises `SapdError`.
+        For closing, while his file can't be used; `lets_in` are the addresses that sapd opened,
+        `before` is what was published last. None if there is no such way, or if it can't be told
+        that all of his entries are found. Raises `SapdError`.
         """
         return None
 
@@ -153,7 +154,9 @@ def publish_fewer(
     from the live map. None if that could not be done either.
     """
     try:
-        fallback = server if status == errors.IO_ERROR else server.with_live_entries(lets_in)
+        fallback = (
+            server if status == errors.IO_ERROR else server.with_live_entries(lets_in, before)
+        )
         return fallback.publish(fallback.wanted(open_until), before) if fallback else None
     except errors.SapdError:
         return None

@@ -46,7 +46,8 @@ class Published(NamedTuple):
     `path`: the live map's; `wanted`: digest of the map's text; `content`: digest of the file;
     `file`: its device, inode, size, and the times of the last change in nanoseconds; `boot`: which
     boot of the machine it was, because a power cut may undo what was on its way to the disk;
-    `lock_was_held`: by another program, so that it was renamed into place.
+    `lock_was_held`: by another program, so that it was renamed into place; `entries`: how many
+    the map has, 0 if that was not counted.
     """
 
     path: str
@@ -55,6 +56,7 @@ class Published(NamedTuple):
     file: tuple[int, ...]
     boot: str
     lock_was_held: bool = False
+    entries: int = 0
 
 
 def digest(*parts: bytes) -> str:
@@ -201,21 +203,22 @@ def rename_into_place(new: New, path: str, wanted: str, mode: int) -> Published:
     return _published(path, wanted, new, _rename(new, path))
 
 
-def published_despite(publish: Callable[[str | None], Published], path: str) -> Published:
+def published_despite(publish: Callable[[str | None], Published]) -> Published:
     """Have a map published, and if the disk has no room, have it built in memory.
 
-    `publish` is called with the folder to build in, None for that of the live map at `path`.
+    `publish` is called with the folder to build in, None for that of the live map. Raises
+    `SapdError`, which says what was wrong the first time.
     """
     try:
         return publish(None)
     except errors.SapdError as problem:
         if problem.status != errors.IO_ERROR:
             raise
-    try:
-        with memory_folder() as folder:
-            return publish(folder)
-    except OSError as error:
-        raise errors.cannot_write(path, error) from None
+        try:
+            with memory_folder() as folder:
+                return publish(folder)
+        except (OSError, errors.SapdError):
+            raise problem from None
 
 
 def _published(

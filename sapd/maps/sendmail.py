@@ -200,16 +200,7 @@ class Sendmail(Map):
 
     def publish(self, wanted: bytes, before: Published | None = None) -> Published:
         """See `Map`. Where the disk has no room the new database is built in memory."""
-        try:
-            return self._publish(wanted, before)
-        except errors.SapdError as problem:
-            if problem.status != errors.IO_ERROR:
-                raise
-        try:
-            with live.memory_folder() as folder:
-                return self._publish(wanted, before, folder)
-        except OSError as error:
-            raise errors.cannot_write(self.path, error) from None
+        return live.published_despite(lambda folder: self._publish(wanted, before, folder))
 
     def _publish(
         self, wanted: bytes, before: Published | None, folder: str | None = None
@@ -218,7 +209,10 @@ class Sendmail(Map):
         try:
             with self.built(wanted, folder) as new:
                 mode = self._prepare(new.fd)
-                return live.put_in_place(new, self.path, text, mode, None, before, self._examine)
+                published = live.put_in_place(
+                    new, self.path, text, mode, None, before, self._examine
+                )
+                return published._replace(entries=self._expected(wanted))
         except OSError as error:
             raise errors.cannot_write(self.path, error) from None
 
@@ -283,11 +277,15 @@ class Sendmail(Map):
     def _check(self, path: str, wanted: bytes) -> None:
         """Count what makemap made of the text, and look for each of sapd's own entries in it."""
         made = self._run(["-u", self.type, path], b"", 1).said.lower().splitlines()
-        expected = self.source.count + wanted.count(b"\n")
+        expected = self._expected(wanted)
         if len(made) != expected:
             raise self._failed(f"makemap made {len(made)} entries of {expected}")
         if missing := set(wanted.lower().splitlines()) - set(made):
             raise self._failed(f"the new map lacks {len(missing)} of sapd's entries")
+
+    def _expected(self, wanted: bytes) -> int:
+        """How many entries the map has with these of sapd's."""
+        return self.source.count + wanted.count(b"\n")
 
     def _failed(self, reason: str) -> errors.SapdError:
         reason = f"{reason}; the old map stays in force"
@@ -329,9 +327,14 @@ class Sendmail(Map):
         reason = f"{reason}{more}; makemap refused it, the old map stays in force"
         return errors.SapdError(status, subject, reason)
 
-    def with_live_entries(self, lets_in: Collection[str]) -> Sendmail | None:
-        """See `Map`."""
-        if self.source_path is None:
+    def with_live_entries(
+        self, lets_in: Collection[str], before: Published | None
+    ) -> Sendmail | None:
+        """See `Map`. A dump that fails may end early, so the entries are counted."""
+        if self.source_path is None or before is None or not live.is_untouched(self.path, before):
+            return None
+        dump = self._dump()
+        if len(dump) != before.entries:
             return None
         limits = {
             setting: self.limits[tag] for setting, tag in self.tags.items() if tag in self.limits
@@ -342,9 +345,7 @@ class Sendmail(Map):
         own = set(other.wanted(dict.fromkeys(lets_in, 0.0)).lower().splitlines())
         ended = ENDS.encode() if self.closes_by_itself else b"\n"  # the ends differ
         entries = (
-            line
-            for line in self._dump()
-            if line.lower() not in own and not line.lower().startswith(ended)
+            line for line in dump if line.lower() not in own and not line.lower().startswith(ended)
         )
         other.source = Source(None, self.tag, b"\n".join(entries))
         return other

@@ -39,9 +39,7 @@ class OwnTable(Map):
 
     def publish(self, wanted: bytes, before: Published | None = None) -> Published:
         """See `Map`."""
-        return live.published_despite(
-            lambda folder: self._publish(wanted, before, folder), self.path
-        )
+        return live.published_despite(lambda folder: self._publish(wanted, before, folder))
 
     def _publish(self, wanted: bytes, before: Published | None, folder: str | None) -> Published:
         if before is None and not all(map(self.is_own, self.lines())):

@@ -196,9 +196,7 @@ class Tcpserver(Map):
 
     def publish(self, wanted: bytes, before: Published | None = None) -> Published:
         """See `Map`."""
-        return live.published_despite(
-            lambda folder: self._publish(wanted, before, folder), self.path
-        )
+        return live.published_despite(lambda folder: self._publish(wanted, before, folder))
 
     def _publish(self, wanted: bytes, before: Published | None, folder: str | None) -> Published:
         try:
@@ -272,8 +270,12 @@ class Tcpserver(Map):
             os.fchown(new, before.st_uid, before.st_gid)
         return stat.S_IMODE(before.st_mode) | _READABLE
 
-    def with_live_entries(self, lets_in: Collection[str]) -> Tcpserver | None:
+    def with_live_entries(
+        self, lets_in: Collection[str], before: Published | None
+    ) -> Tcpserver | None:
         """See `Map`."""
+        if before is None or not live.is_untouched(self.path, before):
+            return None
         other = self.trial(self.path)
         rules = (
             f"{address}:{_instructions(value)}\n"

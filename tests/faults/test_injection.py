@@ -69,7 +69,11 @@ def test_a_pass_killed_while_it_makes_a_spoilt_map_good_is_finished_by_the_next(
     tmp_path: Path,
 ) -> None:
     with benches(tmp_path, STEADY) as some:
-        (spoilt,) = (call for call in some[0].calls() if call.name == "utimensat")
+        (spoilt,) = (
+            call
+            for call in some[0].calls()
+            if call.name == "utimensat" and "/access.db" in call.text
+        )
         some[0].fresh()
         found = some[0].traced(spoilt.failing("EIO"))
         start, end = (
@@ -77,7 +81,9 @@ def test_a_pass_killed_while_it_makes_a_spoilt_map_good_is_finished_by_the_next(
             for words in ("INJECTED", "/state.json.new")
         )
         rest = found[start + 1 : end + 1]
-        assert [call.name for call in rest[:4]] == ["fchown", "fchmod", "fsync", "rename"]
+        assert [call.name for call in rest[:5]] == [
+            "fchown", "fchmod", "fallocate", "fsync", "rename",
+        ]  # fmt: skip
         each(some, [(call, spoilt.failing("EIO")) for call in rest], killed)
 
 
@@ -261,7 +267,9 @@ def test_a_makemap_that_is_killed_or_refused_changes_nothing(tmp_path: Path, wor
         else:
             assert done.returncode in (69, 73, 74, 77)
             assert_said(site, done.stderr, "the old map stays in force")
-            assert site.entries() == old
+            # But for whom it let in too long already, if that could be closed at least.
+            closed = {key: word for key, word in old.items() if key != f"connect:{STALE}"}
+            assert site.entries() in (old, closed)
         unwrapped(site)
         finish(site)
         assert outcome(site) == bench.end

@@ -152,10 +152,10 @@ def test_closing_goes_on_with_the_rules_in_force_while_the_source_is_spoilt(
 ) -> None:
     made = server(tmp_path, RULES, str(tools / "tcprules"))
     other = "192.0.2.99"
-    made.publish(made.wanted({HERE: UNTIL, other: UNTIL}))
+    published = made.publish(made.wanted({HERE: UNTIL, other: UNTIL}))
     before = {address: instructions(tools, made.path, address) for address in ADDRESSES}
     spoilt = server(tmp_path, "192.0.2.8:nonsense\n", str(tools / "tcprules"))
-    fewer = spoilt.with_live_entries([HERE, other])
+    fewer = spoilt.with_live_entries([HERE, other], published)
     assert fewer is not None
     fewer.publish(fewer.wanted({other: UNTIL}))
     after = {address: instructions(tools, made.path, address) for address in ADDRESSES}
