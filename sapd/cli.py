@@ -413,8 +413,8 @@ def _say_counts(
         _say(f"format {name}: {events}")
     unusable = recogniser.unusable
     _say(
-        f"no evidence: address {unusable.address}, stamp {unusable.stamp}, cut {unusable.cut}; "
-        f"logins without an address {unusable.no_address}"
+        f"no evidence: address {unusable.address}, stamp {unusable.stamp}, cut {unusable.cut}, "
+        f"torn {unusable.torn}; logins without an address {unusable.no_address}"
     )
 
 

@@ -280,5 +280,6 @@ def _counts(
     return (
         f"{read}{tally.logins} different logins, "
         f"{tally.ahead} ahead of now, {unusable.no_address} without an address; "
-        f"unusable: {unusable.address} addresses, {unusable.stamp} stamps, {unusable.cut} cut"
+        f"unusable: {unusable.address} addresses, {unusable.stamp} stamps, "
+        f"{unusable.cut} cut, {unusable.torn} torn"
     )

@@ -266,6 +266,25 @@ def test_logins_without_an_address(site: Site, root: Path) -> None:
     assert any("logins that name no address" in note for note in notes(site, root))
 
 
+def test_lines_that_are_not_believed(site: Site, root: Path) -> None:
+    site.configure(log_settings='formats = ["qpopper", "courier"]')
+    good = login("192.0.2.10")
+    head = good.partition("popper[")[0] + "pop3d: "
+    site.write(
+        good,
+        f"{head}LOGIN, user=bo{head}LOGIN, user=x, ip=[::ffff:192.0.2.1]\n",
+        f"{head}LOGIN, user=bo\0b, ip=[::ffff:192.0.2.1]\n",
+        f"{head}LOGIN FAILED, user={'A' * 486}\n",
+        f"{head}LOGIN, user=bob, ip=[::ffff:192.0.2.1]\n",
+    )
+    said = [note for note in notes(site, root) if "not believed" in note]
+    start = f"{site.log}: lines not believed, because"
+    assert said == [
+        f"{start} a message before them was cut: 1; see sapd match --explain",
+        f"{start} they may be the work of two writers: 2; see sapd match --explain",
+    ]
+
+
 def test_formats_of_ones_own(site: Site, root: Path) -> None:
     folder = site.folder / "formats.d"
     folder.mkdir()

@@ -226,8 +226,22 @@ def test_match() -> None:
         f"6: login 192.0.2.11 bob {stamp} qpopper",
         "lines 6: login 2, logout 1, connect 0, nothing 3",
         "format qpopper: login 2, logout 1",
-        "no evidence: address 1, stamp 0, cut 0; logins without an address 0",
+        "no evidence: address 1, stamp 0, cut 0, torn 0; logins without an address 0",
     ]
+
+
+def test_match_counts_what_is_no_evidence() -> None:
+    head = "Nov 22 10:41:05 mx1 pop3d:"
+    text = (
+        f"{head} LOGIN, user=bo{head} LOGIN, user=x, ip=[::ffff:192.0.2.1]\n"
+        f"{head} LOGIN, user=bo\0b, ip=[::ffff:192.0.2.1]\n"
+        f"{head} LOGIN FAILED, user={'A' * 486}\n"
+        f"{head} LOGIN, user=bob, ip=[::ffff:192.0.2.1]\n"
+    )
+    last = "no evidence: address 0, stamp 0, cut 1, torn 2; logins without an address 0"
+    for args in ([], ["--summary"]):
+        done = sapd("match", "--format", "courier", *args, text=text)
+        assert done.stdout.splitlines()[-1] == last
 
 
 def test_match_summary() -> None:
@@ -235,7 +249,7 @@ def test_match_summary() -> None:
     assert done.stdout.splitlines() == [
         "lines 6: login 2, logout 1, connect 0, nothing 3",
         "format qpopper: login 2, logout 1",
-        "no evidence: address 1, stamp 0, cut 0; logins without an address 0",
+        "no evidence: address 1, stamp 0, cut 0, torn 0; logins without an address 0",
     ]
     done = sapd("match", "--summary", "--json", text=LOG)
     assert done.returncode == 2
@@ -323,7 +337,7 @@ def test_match_knows_all_formats_where_nothing_is_configured() -> None:
         "format courier: login 1",
         "format popa3d: login 1, connect 1",
         "format qpopper: login 1",
-        "no evidence: address 0, stamp 0, cut 0; logins without an address 0",
+        "no evidence: address 0, stamp 0, cut 0, torn 0; logins without an address 0",
     ]
 
 

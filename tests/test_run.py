@@ -628,6 +628,22 @@ def test_logs_of_all_servers_at_once(site: Site) -> None:
     assert site.open_addresses() == {f"192.0.2.{n}" for n in range(1, 5)}
 
 
+def test_lines_that_are_no_evidence_are_counted(site: Site) -> None:
+    site.configure(log_settings='formats = ["courier"]')
+    site.write(
+        stamped("pop3d: LOGIN, user=bob, ip=[::ffff:192.0.2.1], port=[7]"),
+        stamped("pop3d: LOGIN, user=bob, ip=[::ffff:999.0.2.1], port=[7]"),
+        stamped("pop3d: LOGIN, user=b").rstrip("\n")
+        + stamped("pop3d: LOGIN FAILED, user=x, ip=[::ffff:203.0.113.1], port=[7]"),
+        stamped("pop3d: LOGIN, user=b\0b, ip=[::ffff:203.0.113.1], port=[7]"),
+        stamped("pop3d: LOGIN FAILED, user=" + "A" * 486),
+        stamped("pop3d: LOGIN, user=bob, ip=[::ffff:203.0.113.1], port=[7]"),
+    )
+    said = site.run("-vv").stdout
+    assert "unusable: 1 addresses, 0 stamps, 1 cut, 2 torn" in said
+    assert site.open_addresses() == {"192.0.2.1"}
+
+
 def test_a_log_names_the_programs_that_write_it(site: Site) -> None:
     site.configure(log_settings='programs = ["popper-backend"]')
     ours = login("192.0.2.10").replace(" popper[", " popper-backend[")

@@ -193,9 +193,12 @@ def _evidence(log: Log, seen: _Seen, unusable: Unusable) -> Iterator[Finding]:
             yield Note(f"{log.path}: {reason}")
         else:
             yield Finding(errors.LOG_UNREADABLE, f"{log.path}: {reason}")
-    if unusable.cut:
-        reason = "lines not believed, because a message before them was cut"
-        yield Note(f"{log.path}: {reason}: {unusable.cut}; {see}")
+    for count, why in (
+        (unusable.cut, "because a message before them was cut"),
+        (unusable.torn, "because they may be the work of two writers"),
+    ):
+        if count:
+            yield Note(f"{log.path}: lines not believed, {why}: {count}; {see}")
     if seen.ahead:
         yield Finding(
             errors.LOG_UNREADABLE,
