@@ -55,13 +55,14 @@ _FRAMES = (
 )  # fmt: skip
 _STAMP = rb"(?:<\d{1,3}>1 )?(?:" + b"|".join(STAMPS.values()) + rb") "  # as at a line's head
 _TIME = rb"\d:\d\d:\d|@[0-9a-f]{24} "  # a part of every stamp, found in a tenth of the time
+_PART_OF_TIME = rb":\d\d:\d"  # found in a tenth of that: it begins with one certain byte
 _OWN_HEAD = rb"[\w-]*:? ?"  # what servers write before a stamp in files of their own
 _PROGRAM_HEAD = rb" [^\s\[\]:]+\[\d+\]: "
 _CONTROL = bytes([*range(0x20), 0x7F])
-_WRAPPERS = (
-    rb"\[ID \d+ [a-z0-9]+\.[a-z]+\] (?P<message>.*)",
-    rb"message repeated \d+ times: \[ (?P<message>.*)\]",
-)
+_WRAPPERS = {  # by what they begin with
+    b"[ID ": rb"\[ID \d+ [a-z0-9]+\.[a-z]+\] (?P<message>.*)",
+    b"message repeated ": rb"message repeated \d+ times: \[ (?P<message>.*)\]",
+}
 
 
 @cache
@@ -88,6 +89,9 @@ class Rejection(NamedTuple):
     """Why a line is no evidence although a format has a pattern for it, or might."""
 
     reason: str
+
+
+_TOO_LONG = Rejection(f"it has {LONGEST} bytes or more, where a logger may have cut it")
 
 
 class Frame(NamedTuple):
@@ -172,8 +176,8 @@ def syslog_frame(text: bytes) -> Frame | None:
     else:
         return None
     message = found["message"]
-    for wrapper in _WRAPPERS:
-        if inner := _compiled(wrapper).fullmatch(message):
+    for beginning, wrapper in _WRAPPERS.items():
+        if message.startswith(beginning) and (inner := _compiled(wrapper).fullmatch(message)):
             message = inner["message"]
     pid = found["pid"] or b"-"
     return Frame(found["stamp"], found["host"], found["program"], pid, message)
@@ -249,8 +253,21 @@ class Recogniser:
         }
 
     @cached_property
-    def _cutting(self) -> list[tuple[Format, int]]:
-        return [(format, format.cut_at) for format in self.formats if format.cut_at is not None]
+    def _cutting(self) -> list[tuple[Format, int, list[Line]]]:
+        """The formats whose logger cuts, from how many bytes on, and the lines that are cut."""
+        return [
+            (format, format.cut_at, [kind for kind in format.lines if kind.event == "cut"])
+            for format in self.formats
+            if format.cut_at is not None
+        ]
+
+    def _places(self, text: bytes) -> list[int]:
+        """The places in `_kinds` of the needles that a text holds, in order."""
+        found: set[int] = set()
+        for needle, places in self._by_needle.items():
+            if needle in text:
+                found.update(places)
+        return sorted(found)
 
     def recognise(self, line: bytes) -> Event | Rejection | None:
         """What one line says; None if no format knows it.
@@ -262,41 +279,57 @@ class Recogniser:
         format can't be loaded.
         """
         whole, text = line.endswith(b"\n"), line.removesuffix(b"\n").lstrip(b"\0")
-        if not self._cutting and not any(needle in text for needle in self._by_needle):
+        places = self._places(text)
+        if not places and not self._cutting:
             return None
         syslog = syslog_frame(text)
-        doubted = self._note_cut(text, syslog)
+        alone = syslog is not None and not _holds_time(
+            text, text.find(syslog.stamp) + len(syslog.stamp)
+        )
+        doubted = self._note_cut(text, syslog, alone)
         if not whole:
             return Rejection("its end is missing")
-        return self._evidence(text, text, syslog, doubted)
+        if len(text) >= LONGEST:
+            return _TOO_LONG
+        return self._evidence(places, text, syslog, alone, doubted)
 
     def recognise_frame(self, frame: Frame) -> Event | Rejection | None:
         """The same for a message that came with its frame, from a journal, and not as a line."""
-        doubted = self._note_cut(b"", frame)
-        return self._evidence(frame.message, b"", frame, doubted)
+        doubted = self._note_cut(b"", frame, alone=True)
+        text = frame.message
+        if len(text) >= LONGEST:
+            return _TOO_LONG
+        return self._evidence(self._places(text), b"", frame, False, doubted)
 
     def _evidence(
-        self, text: bytes, line: bytes, syslog: Frame | None, doubted: Container[str]
+        self,
+        places: Sequence[int],
+        line: bytes,
+        syslog: Frame | None,
+        alone: bool,
+        doubted: Collection[str],
     ) -> Event | Rejection | None:
-        """What a text says; `line` is the line that it is, with its frame, or empty."""
-        places = {place for needle, of in self._by_needle.items() if needle in text for place in of}
-        if len(text) >= LONGEST:
-            return Rejection(f"it has {LONGEST} bytes or more, where a logger may have cut it")
+        """What a line says, or a frame without one, going by the kinds at these places.
+
+        It is `alone` if no stamp can stand in it behind that of `syslog`.
+        """
         rejected = None
-        for place in sorted(places):
+        for place in places:
             format, kind = self._kinds[place]
             for frame in frames_of(format, line, syslog):
                 if kind.own_file and frame is syslog:
                     continue
                 found = kind.pattern.fullmatch(frame.message)
-                if found is not None and kind.event == "cut":
+                if found is None:
+                    continue
+                if kind.event == "cut":
                     rejected = Rejection("it was cut, so what follows may be a stranger's words")
-                elif found is not None and (reason := _torn(text, frame)):
+                elif reason := _torn(line, frame, alone and frame is syslog):
                     self.unusable.torn += 1
                     return Rejection(reason)
-                elif found is not None and kind.event == "rejected":
+                elif kind.event == "rejected":
                     rejected = rejected or Rejection(kind.reason)
-                elif found is not None:
+                else:
                     return self._event(format, kind, frame, found, doubted)
         return rejected
 
@@ -306,11 +339,11 @@ class Recogniser:
         kind: Line,
         frame: Frame,
         found: re.Match[bytes],
-        doubted: Container[str],
+        doubted: Collection[str],
     ) -> Event | Rejection:
         groups = found.groupdict()
         named = groups.get("address")
-        if _writer(frame) in doubted:
+        if doubted and _writer(frame) in doubted:
             self.unusable.cut += 1
             return Rejection("it may be the rest of a message whose head a stranger wrote")
         time = self.clock.epoch(frame.stamp)
@@ -345,18 +378,21 @@ class Recogniser:
                 return connect[0]
         return address
 
-    def _note_cut(self, text: bytes, syslog: Frame | None) -> set[str]:
+    def _note_cut(self, text: bytes, syslog: Frame | None, alone: bool) -> set[str]:
         """The writers whose cut message this line may continue; note what it leaves open."""
         self.just_cut = set()
         doubted: set[str] = set()
-        pieces = _pieces(text, syslog)
+        if not self._cutting:
+            return doubted
+        pieces = [text] if alone else _pieces(text)
         for number, piece in enumerate(pieces, start=1):
             frame_of_piece = syslog if piece == text else syslog_frame(piece)
-            for format, cut_at in self._cutting:
+            torn = number < len(pieces)
+            for format, cut_at, heads in self._cutting:
                 for frame in frames_of(format, piece, frame_of_piece):
-                    torn = number < len(pieces)
-                    cut = len(frame.message) >= cut_at or _is_head(format, frame.message, torn)
-                    doubted |= self._note_message(frame, format.cut_behind if cut else 0)
+                    cut = len(frame.message) >= cut_at or _is_head(heads, frame.message, torn)
+                    if cut or self.context.cut:
+                        doubted |= self._note_message(frame, format.cut_behind if cut else 0)
         return doubted
 
     def _note_message(self, frame: Frame, cut_behind: int) -> set[str]:
@@ -385,7 +421,7 @@ class Recogniser:
         if any(head.match(text) for format in self.formats for head in format.own_file):
             return
         if self._cutting:
-            longest = max(format.cut_behind for format, _ in self._cutting)
+            longest = max(format.cut_behind for format, *_ in self._cutting)
             self.context.cut[ANYONE] = Doubt(longest)
 
     def learn(self, block: bytes) -> None:
@@ -412,7 +448,7 @@ class Recogniser:
     def has_cut(self, block: bytes) -> bool:
         """Whether a message may have been cut in or before a block."""
         return bool(self._cutting) and (
-            bool(self.context.cut) or _has_long(block, min(cut for _, cut in self._cutting))
+            bool(self.context.cut) or _has_long(block, min(cut for _, cut, _ in self._cutting))
         )
 
     def events(self, block: bytes) -> Iterator[Event]:
@@ -464,10 +500,15 @@ def _line_starts(block: bytes, start: int) -> deque[int]:
     return deque(at for at in (start, *ends) if at < len(block))
 
 
-def _pieces(text: bytes, syslog: Frame | None) -> list[bytes]:
+def _holds_time(text: bytes, start: int = 0) -> bool:
+    """Whether a stamp may stand in a text, from `start` on."""
+    if _compiled(_PART_OF_TIME).search(text, start) is None and b"@" not in text:
+        return False
+    return _compiled(_TIME).search(text, start) is not None
+
+
+def _pieces(text: bytes) -> list[bytes]:
     """A line, divided where the heads of other lines stand in it."""
-    if syslog is not None and len(_compiled(_TIME).findall(text)) < 2:
-        return [text]
     heads = [found.start() for found in _compiled(_STAMP).finditer(text)]
     if heads and _compiled(_OWN_HEAD).fullmatch(text[: heads[0]]):
         heads[0] = 0  # the line's own
@@ -475,28 +516,33 @@ def _pieces(text: bytes, syslog: Frame | None) -> list[bytes]:
     return [text[start:end] for start, end in pairwise(ends)]
 
 
-def _torn(text: bytes, frame: Frame) -> str:
-    """Why a line may be the work of two writers; nothing if it can't."""
+def _torn(line: bytes, frame: Frame, alone: bool) -> str:
+    """Why a line, or a frame without one, may be the work of two writers; nothing if it can't.
+
+    No stamp can stand behind its own if it is `alone`.
+    """
+    text, message = line or frame.message, frame.message
     if len(text.translate(None, _CONTROL)) < len(text):
         return "it holds a control byte, as after a power cut"
-    behind = text.partition(frame.stamp)[2]
-    message = len(behind) - len(frame.message)  # some begin with a stamp of the server's own
-    times = _compiled(_TIME).search(behind) and _compiled(_STAMP).finditer(behind)
-    if any(found.start() != message for found in times or ()) or _compiled(_PROGRAM_HEAD).search(
-        frame.message
-    ):
+    behind = line.partition(frame.stamp)[2] if line else message
+    own = len(behind) - len(message)  # some messages begin with a stamp of the server's own
+    stamped = (
+        not alone
+        and _holds_time(behind)
+        and any(found.start() != own for found in _compiled(_STAMP).finditer(behind))
+    )
+    if stamped or (b"]: " in message and _compiled(_PROGRAM_HEAD).search(message)):
         return "it holds the head of another line, as after a full disk"
     return ""
 
 
-def _is_head(format: Format, message: bytes, torn: bool) -> bool:
-    """Whether a message is a kind of cut message, or has lost what would tell."""
-    return any(
-        any(needle in message for needle in kind.needles)
-        and (torn or kind.pattern.fullmatch(message) is not None)
-        for kind in format.lines
-        if kind.event == "cut"
-    )
+def _is_head(heads: Sequence[Line], message: bytes, torn: bool) -> bool:
+    """Whether a message is one of these kinds of cut message, or has lost what would tell."""
+    for kind in heads:
+        for needle in kind.needles:
+            if needle in message and (torn or kind.pattern.fullmatch(message) is not None):
+                return True
+    return False
 
 
 def _writer(frame: Frame) -> str:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sapd import formats
-from sapd.recogniser import DAY, WAIT, Context, Event, Recogniser, Rejection, Unusable
+from sapd.recogniser import DAY, WAIT, Context, Event, Recogniser, Rejection, Unusable, syslog_frame
 from sapd.timestamps import Clock, moment
 from tests import samples
 from tests.samples import Row, event_of
@@ -719,6 +719,22 @@ def test_no_field_holds_another_lines_head(name: str, first: str, second: str, s
         found = recogniser(wanted)
         reason = "it holds the head of another line, as after a full disk"
         assert found.recognise(line) == Rejection(reason)
+        assert found.unusable.torn == 1
+
+
+@pytest.mark.parametrize("stamp", STAMP_FORMS)
+@pytest.mark.parametrize(("name", "first", "second"), TORN)
+def test_no_field_of_a_journals_message_holds_one(
+    name: str, first: str, second: str, stamp: str
+) -> None:
+    """Its own stamp, which comes apart from it, is none that stands there."""
+    second = second.replace("pop3d:", "imapd[7]:") if stamp == " " else second
+    frame = syslog_frame(f"Nov 22 10:41:04 mx1 {first}{stamp}{second}".encode())
+    assert frame is not None
+    for wanted in (name, formats.AUTO):
+        found = recogniser(wanted)
+        reason = "it holds the head of another line, as after a full disk"
+        assert found.recognise_frame(frame) == Rejection(reason)
         assert found.unusable.torn == 1
 
 
