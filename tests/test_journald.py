@@ -556,8 +556,9 @@ def test_a_minute_without_an_entry_of_the_servers_is_idle(
     assert idle_minute()
     machine.say("dovecot", said("192.0.2.91"))
     assert not idle_minute()
-    assert "192.0.2.91" in host.opened()
-    assert "192.0.2.91" in host.opened()
+    for _ in range(3):
+        assert "192.0.2.91" in host.opened()
+        time.sleep(0.2)
     assert idle_minute()
     machine.run(["journalctl", "--rotate"], capture_output=True, check=False)
     machine.run(["sh", "-c", "rm -f /var/log/journal/*/*.journal /run/log/journal/*/*.journal"])

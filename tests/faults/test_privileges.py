@@ -245,14 +245,14 @@ def test_a_right_that_is_lacking_is_said_in_one_line_and_opens_nothing(
 
 
 FINAL_MODES = {"state": 0o755} | dict.fromkeys(
-    ("lock", "state.json", "state.json.new", "audit.jsonl"), 0o600
+    ("lock", "last-pass", "state.json", "state.json.new", "audit.jsonl"), 0o600
 )
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o077, 0o777], ids=oct)
 @pytest.mark.parametrize(
     ("separate", "before", "final"),
-    [(False, None, 0o640), (True, None, 0o644), (False, 0o600, 0o600), (True, 0o604, 0o604)],
+    [(False, None, 0o640), (True, None, 0o640), (False, 0o600, 0o600), (True, 0o604, 0o604)],
     ids=["new", "new and separate", "there", "there and separate"],
 )
 def test_no_file_is_ever_more_open_than_in_the_end(
