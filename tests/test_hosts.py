@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from sapd import formats
+from tests.folders import PACKAGE
 from tests.servers.certificates import Authority
 from tests.servers.hosts import EXAMPLES, POPS, RELAYS, Host, Hosts
 from tests.servers.rsyslog import read, wait_until
@@ -138,7 +139,7 @@ def test_the_rules_name_programs_that_log_logins() -> None:
 
 
 def test_the_certificates_of_the_documentation_are_good(short: Path) -> None:
-    text = (EXAMPLES.parents[1] / "sapd" / "README.md").read_text()
+    text = (PACKAGE / "README.md").read_text()
     commands = re.findall(r"^ +(openssl .*)$", text, re.MULTILINE)
     for command in commands:
         subprocess.run(["sh", "-euc", command], cwd=short, check=True, capture_output=True)
