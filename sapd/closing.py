@@ -74,7 +74,7 @@ def _close(
 
 def only_closing(was: State, readable: Readable, server: maps.Map, now: float) -> Decision:
     """The decision without whatever would open or renew something."""
-    ends = {address: dict(accounts) for address, accounts in was.decision.open.items()}
+    ends = was.decision.only(was.lets_in()).open  # less than was open, if publishing failed
     closed = dict(was.decision.closed)
     if readable.rules is not None:
         judged = decision.decide(was.ledger, readable.rules, server.objection_to, now)

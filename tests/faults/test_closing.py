@@ -490,3 +490,15 @@ def test_values_beyond_all_bounds(site: Site, setting: str, key: str) -> None:
     assert done.returncode == 78
     assert f"{site.config}: {key} " in done.stderr
     assert len(done.stderr) < 500
+
+
+def test_whom_a_failed_publishing_closed_at_least_stays_closed_behind_a_mistake(site: Site) -> None:
+    opened(site)
+    site.config.write_text(site.config.read_text() + '[policy]\ndeny_accounts = ["bob"]\n')
+    site.source.rename(site.folder / "away")
+    assert site.sapd("run").returncode == 78
+    assert site.relaying() == {OWN}
+    (site.folder / "away").rename(site.source)
+    site.config.write_text('[[log]\n[state]\ndirectory = "state"\n')
+    assert site.sapd("run").returncode == 78
+    assert site.relaying() == {OWN}
