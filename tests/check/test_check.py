@@ -21,7 +21,7 @@ from tests.site import Site, login, noise
 
 pytestmark = [pytest.mark.makemap, pytest.mark.root]  # cron heeds no tables but root's
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from sapd import config, formats
 from tests.servers.mounts import private
 from tests.servers.unprivileged import NOBODY, PYTHON, installed_for_everybody
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "sapd.toml"
 QUICKSTART = ROOT / "examples" / "quickstart"
 COMMANDS = ["sh examples/quickstart/run.sh", "sh tests/run.sh"]

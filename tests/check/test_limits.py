@@ -13,7 +13,7 @@ from tests.site import Site
 
 pytestmark = pytest.mark.servers  # m4 and sendmail's rules for it make the configuration
 
-EXAMPLES = Path(__file__).parent.parent / "examples" / "sendmail"
+EXAMPLES = Path(__file__).parents[2] / "examples" / "sendmail"
 ACCESS, LIMITS = ((EXAMPLES / name).read_text() for name in ("access.mc", "limits.mc"))
 SEPARATE = (EXAMPLES / "separate-map.mc").read_text()
 SETTINGS = {

@@ -1,0 +1,1 @@
+"""Tests of `sapd check`, one module a room."""
