@@ -1,1 +1,1 @@
-"""SMTP after POP for sendmail: see README.md."""
+"""SMTP after POP: see README.md."""

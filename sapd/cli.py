@@ -40,7 +40,7 @@ _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 def main() -> int:
-    """Do what the command line says, and give the exit status that the README documents."""
+    """Do what the command line says, and give the exit status that sapd(8) documents."""
     return messages.status_of(_command)
 
 

@@ -19,7 +19,7 @@ PROGRAMS = {
     "servers": {
         "cron", "rsyslogd", "sendmail-mta", "ip", "mount", "umount", "unshare", "nsenter",
         "apt-get", "bzip2", "db_dump", "db_verify", "faketime", "logrotate", "m4", "setfacl",
-        "strace", "systemctl", "xz",
+        "man", "mandoc", "strace", "systemctl", "xz",
     },
 }  # fmt: skip
 """The programs that only a test with the mark may start."""

@@ -58,6 +58,8 @@ def test_the_wheel_and_the_sdist(dist: Path) -> None:
     modules = {name.replace(".", "/").replace("__init__", "") for name in ARROWS}
     for module in filter(None, modules):
         assert {f"sapd/{module}.py", f"sapd/{module}/__init__.py"} & sources(packed), module
+    for page, folder in {"sapd.8": "man8", "sapd.toml.5": "man5"}.items():
+        assert f"{script.split('/')[0]}/data/share/man/{folder}/{page}" in packed
     assert {name.split("/")[0] for name in packed} - {"sapd"} == {
         script.split("/")[0], about.split("/")[0]
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The arrows between the modules go one way, as the README's picture has them."""
+"""The arrows between the modules go one way, as the picture in sapd/README.md has them."""
 
 import ast
 from pathlib import Path
