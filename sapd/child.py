@@ -87,7 +87,8 @@ def _wait(pid: int, heard: int, deadline: float) -> Ended:
     ready = select.poll()
     ready.register(heard, select.POLLIN)
     while True:
-        if not ready.poll(max(0, deadline - time.monotonic()) * 1000):
+        left = deadline - time.monotonic()
+        if left < 0 or not ready.poll(left * 1000):
             raise TimeoutError
         block = os.read(heard, _BLOCK)
         if not block:
