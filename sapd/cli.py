@@ -27,6 +27,7 @@ from sapd import (
     maps,
     messages,
     run,
+    shipped,
     timestamps,
 )
 from sapd.addresses import parse_address
@@ -481,15 +482,64 @@ def _formats(file: str, names: tuple[str, ...], config_path: str) -> tuple[confi
 def check_command(*, config_path: str, verbose: int) -> int:
     """Tell whether this set-up is sound: one line a finding, exit status 0 only if all hold."""
     from sapd.check import findings  # no other command pays for it
-    from sapd.check.finding import Note
 
     status = 0
     for finding in findings(config.load(config_path)):
-        if isinstance(finding, Note):
-            _say(f"note: {finding.text}", fg="yellow")
-        elif finding.status == 0:
-            _say(f"ok: {finding.text}", fg="green")
-        else:
-            _say(f"problem: {finding.text}", fg="red")
-            status = status or finding.status
+        _say(f"{finding.state}: {finding.text}", fg=_STATES[finding.state])
+        status = status or finding.status
     return status
+
+
+_STATES = {"ok": "green", "note": "yellow", "problem": "red"}
+
+
+def _shipped_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """An option for each kind of file that comes with sapd; its value may be left out."""
+    for kind, files_ in reversed(shipped.FILES.items()):
+        first, *others = files_
+        command = click.option(
+            f"--{kind}",
+            is_flag=not others,
+            flag_value=first,
+            type=click.Choice(list(files_)),
+            help=f"Print {files_[first]}{', or another of its kind' if others else ''}.",
+        )(command)
+    return command
+
+
+@sapd.command("init")
+@click.option("-n", "--dry-run", is_flag=True, help="Print the configuration, and write nothing.")
+@_shipped_options
+@_common
+def init_command(*, dry_run: bool, config_path: str, verbose: int, **kinds: str | None) -> None:
+    """Look at this machine, and write a configuration in which each choice has its reason.
+
+    Then say what is left to do, as commands to paste, and what `sapd check` says. Or print files
+    that come with sapd: schedules, and lines for the mail server.
+    """
+    program = shipped.program()
+    wanted = [(kind, which) for kind, which in kinds.items() if which is not None]
+    if wanted and dry_run:
+        raise click.UsageError("--dry-run prints the configuration, and no other file.")
+    for kind, which in wanted:
+        messages.write(shipped.text(kind, which, program, config_path).rstrip("\n"))
+    if wanted:
+        return
+    from sapd import init  # no other command pays for it
+
+    proposal = init.propose(config_path, shipped.called(program))
+    say = messages.aside if dry_run else messages.say
+    if dry_run:
+        messages.write(proposal.text.rstrip("\n"))
+    else:
+        init.write(config_path, proposal.text)
+        say(f"{config_path} is written; it says why each choice was made")
+    for unread in proposal.unread:
+        messages.aside(f"was not looked at: {unread}")
+    for number, step in enumerate(proposal.steps, 1):
+        say(f"# {number}. {step.why}")
+        for line in step.commands:
+            say(line)
+    say(f"# sapd check {'would say' if dry_run else 'says'}")
+    for finding in init.findings(config_path, proposal.text):
+        say(f"# {finding.state}: {finding.text}")

@@ -103,6 +103,9 @@ def _read(path: str) -> dict[str, Any]:
             return tomllib.load(file)
     except PermissionError as error:
         status, reason = errors.NO_PERMISSION, f"can't be read: {error.strerror}"
+    except FileNotFoundError:
+        status = errors.BAD_CONFIG
+        reason = "is missing; `sapd init` makes one for this machine, or name yours with -c"
     except OSError as error:
         status = errors.BAD_CONFIG
         reason = f"can't be read: {error.strerror}; name the configuration with -c"

@@ -79,6 +79,11 @@ def complain(kind: str, text: str) -> None:
     _write("stderr", f"sapd: {kind}: {one_line(text)}\n")
 
 
+def aside(text: str) -> None:
+    """One line on standard error that is no complaint."""
+    _write("stderr", f"{one_line(text)}\n")
+
+
 def one_line(text: str) -> str:
     """The text with everything escaped that a terminal, or a line of mail, could stumble over."""
     return "".join(

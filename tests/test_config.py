@@ -248,8 +248,11 @@ def test_policies_and_the_trail(tmp_path: Path) -> None:
 
 
 def test_no_file(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.toml", tmp_path):
-        with pytest.raises(errors.SapdError, match="name the configuration with -c") as raised:
+    for path, words in {
+        tmp_path / "none.toml": "is missing; `sapd init` makes one for this machine, or name yours",
+        tmp_path: "name the configuration with -c",
+    }.items():
+        with pytest.raises(errors.SapdError, match=words) as raised:
             config.load(str(path))
         assert raised.value.status == errors.BAD_CONFIG
 

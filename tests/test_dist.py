@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from sapd import __main__ as program
+from sapd.shipped import FILES
 from tests.folders import PACKAGE, ROOT
 from tests.test_imports import ARROWS
 
@@ -30,7 +31,8 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def sources(names: list[str]) -> set[str]:
-    return {name for name in names if name.startswith("sapd/") and not name.startswith("sapd/bin/")}
+    apart = ("sapd/bin/", "sapd/share/")
+    return {name for name in names if name.startswith("sapd/") and not name.startswith(apart)}
 
 
 def test_the_wheel_and_the_sdist(dist: Path) -> None:
@@ -54,6 +56,11 @@ def test_the_wheel_and_the_sdist(dist: Path) -> None:
         metadata = Parser().parsestr(zipped.read(about).decode())
         for name in sources(packed):
             assert zipped.read(name) == (PACKAGE.parent / name).read_bytes(), name
+        for name in (path for files in FILES.values() for path in files.values()):
+            assert zipped.read(f"sapd/share/{name}") == (ROOT / name).read_bytes(), name
+        assert len([name for name in packed if name.startswith("sapd/share/")]) == len(
+            {path for files in FILES.values() for path in files.values()}
+        )
     assert sources(packed) == sources(given)
     modules = {name.replace(".", "/").replace("__init__", "") for name in ARROWS}
     for module in filter(None, modules):

@@ -87,7 +87,7 @@ def test_options() -> None:
 
 
 # Those that are being made.
-PENDING = {"init", "man"}
+PENDING = {"man"}
 
 
 def test_the_readme_names_only_what_is_there() -> None:

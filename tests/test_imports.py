@@ -9,10 +9,10 @@ ARROWS = {
     "__init__": set(),
     "__main__": {"cli", "closing", "config", "defaults", "idle", "messages", "run"},
     "cli": {
-        "addresses", "check", "check.finding", "closing", "config", "decision", "defaults",
+        "addresses", "check", "closing", "config", "decision", "defaults",
         "errors", "explain", "files", "formats", "journal", "maillog", "maps", "messages",
-        "recogniser", "relay", "repeat", "report", "run", "state", "timestamps", "toml_table",
-        "who",
+        "init", "recogniser", "relay", "repeat", "report", "run", "shipped", "state",
+        "timestamps", "toml_table", "who",
     },
     "repeat": {
         "closing", "config", "errors", "files", "formats", "idle", "messages", "report", "run",
@@ -96,6 +96,20 @@ ARROWS = {
     "check.rotation": {"check.look"},
     "check.syslogs": {"check.look"},
     "check.readable": {"check.look"},
+    "init": {
+        "check", "check.finding", "check.schedules", "config", "defaults", "errors", "files",
+        "init.choice", "init.logs", "init.page", "init.servers",
+    },
+    "init.choice": {"init.logs", "init.page"},
+    "init.logs": {
+        "check.journals", "check.look", "check.rotation", "check.syslogs", "check.table", "errors",
+        "formats", "journal", "recogniser", "timestamps",
+    },
+    "init.servers": {
+        "check.look", "check.running", "check.table", "defaults", "init.page", "maps.sendmail_cf",
+    },
+    "init.page": set(),
+    "shipped": {"defaults", "errors"},
     "check.look": set(),
     "check.finding": {"errors"},
     "files": {"errors"},
@@ -115,7 +129,16 @@ ARROWS = {
     "publishing": {"config", "decision", "errors", "maps", "maps.live", "report", "state"},
 }  # fmt: skip
 
-PURE = {"addresses", "relay", "decision", "recogniser", "timestamps", "report"}
+PURE = {
+    "addresses",
+    "init.choice",
+    "init.page",
+    "relay",
+    "decision",
+    "recogniser",
+    "timestamps",
+    "report",
+}
 """What these say depends on their arguments alone."""
 
 
@@ -151,7 +174,7 @@ def imports(module: Path) -> tuple[set[str], set[str]]:
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0
             name = node.module or ""
-            if name in ("sapd", "sapd.check", "sapd.maps"):
+            if name in ("sapd", "sapd.check", "sapd.init", "sapd.maps"):
                 own |= {module_name(name, alias.name) for alias in node.names}
             elif name.startswith("sapd."):
                 own.add(name.removeprefix("sapd."))

@@ -21,6 +21,11 @@ class Finding:
     status: int
     text: str
 
+    @property
+    def state(self) -> str:
+        """What a line of `sapd check` begins with: ok, note or problem."""
+        return "problem" if self.status else "ok"
+
 
 class Note(Finding):
     """What the administrator should know, though nothing need be wrong."""
@@ -28,6 +33,11 @@ class Note(Finding):
     def __init__(self, text: str) -> None:
         """Of status 0."""
         super().__init__(0, text)
+
+    @property
+    def state(self) -> str:
+        """See `Finding`."""
+        return "note"
 
 
 def problem(error: SapdError) -> Finding:

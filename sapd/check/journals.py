@@ -60,7 +60,7 @@ def findings(log: Log, config: Config, root: str) -> Iterator[Finding]:
 
 def _logins(log: Log, entries: int, seen: Counter[str], logins: Counter[str]) -> Finding:
     if entries == 0:
-        others = _units()
+        others = units()
         near = f"; units that log here: {', '.join(others)}" if others else ""
         reason = f"{log.path}: no entry since yesterday; is this the POP server's unit{near}?"
         return Finding(errors.LOG_UNREADABLE, reason)
@@ -105,7 +105,7 @@ def _settings(root: str) -> dict[str, str]:
     return {key: value for text in texts for key, value in _SETTING.findall(text)}
 
 
-def _units() -> list[str]:
+def units() -> list[str]:
     """Units that may be a POP server's; none if they can't be told."""
     try:
         command = ["journalctl", "--quiet", "--no-pager", "--field=_SYSTEMD_UNIT"]
