@@ -18,7 +18,7 @@ PROGRAMS = {
     # Daemons, what mounts or makes namespaces, and tools that Debian does not install by itself.
     "servers": {
         "cron", "rsyslogd", "sendmail-mta", "ip", "mount", "umount", "unshare", "nsenter",
-        "apt-get", "bzip2", "db_dump", "db_verify", "faketime", "logrotate", "m4", "setfacl",
+        "apt-get", "bzip2", "cdb", "db_dump", "db_verify", "faketime", "logrotate", "m4", "setfacl",
         "man", "mandoc", "strace", "systemctl", "xz",
     },
 }  # fmt: skip

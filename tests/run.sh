@@ -33,7 +33,7 @@ cd "$root"
 need_python
 need_packages sendmail-bin sendmail-cf m4 rsyslog rsyslog-relp openssl cron logrotate systemd \
 	iproute2 strace faketime acl e2fsprogs xfsprogs procps db-util bzip2 xz-utils build-essential \
-	util-linux mount bsdutils man-db mandoc
+	util-linux mount bsdutils man-db mandoc tinycdb
 
 scratch=$(as_owner mktemp -d)
 trap 'as_root rm -rf "$scratch"' EXIT

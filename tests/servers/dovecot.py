@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 
+from tests.servers.machine import Machine
 from tests.servers.server import Server
 
 # As Debian has it, but for what follows: it logs by syslog, facility mail. Without the anvil's
@@ -64,6 +65,12 @@ install -d -o bob -g bob /var/lib/virtual
 """
 
 
+def version(machine: Machine) -> tuple[int, ...]:
+    """The first two numbers of the version that the machine has."""
+    done = machine.run(["dovecot", "--version"], capture_output=True, text=True)
+    return tuple(map(int, re.findall(r"\d+", done.stdout)[:2]))
+
+
 class Dovecot(Server):
     """It has the usual ports, with IPv4 and IPv6."""
 
@@ -89,15 +96,8 @@ class Dovecot(Server):
         (self.folder / "dovecot.conf").write_text(self._configuration() + self.settings)
         self.shell(_PREPARE, str(self.folder))
 
-    @property
-    def version(self) -> tuple[int, ...]:
-        """The first two numbers of the version that the machine has."""
-        command = ["dovecot", "--version"]
-        done = self.machine.run(command, capture_output=True, text=True)
-        return tuple(map(int, re.findall(r"\d+", done.stdout)[:2]))
-
     def _configuration(self) -> str:
-        if self.version >= (2, 4):
+        if version(self.machine) >= (2, 4):
             return _VERSIONS + _COMMON + _FROM_2_4
         return _COMMON + _UP_TO_2_3
 

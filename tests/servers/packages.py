@@ -5,6 +5,7 @@ What is here is for `machine.Machine`, which lays it over its own view of the ma
 """
 
 import atexit
+import platform
 import re
 import shutil
 import subprocess
@@ -12,8 +13,15 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+try:
+    RELEASE = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
+    """The codename of this machine's Debian."""
+except OSError:
+    RELEASE = ""
+
 _MERGED = ("bin", "lib", "lib64", "sbin")  # Debian 12 has them in /usr
 _SOURCES = Path("/etc/apt/sources.list.d")
+_KEYS = "[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]"
 
 
 @cache
@@ -21,7 +29,9 @@ def unpacked(*names: str) -> Path:
     """A folder like `/` with these packages, and all that they need and this machine lacks.
 
     A name may end in a slash and another release of Debian, as "courier-pop/trixie". Then all that
-    it needs is of that release, its C library, too.
+    it needs is of that release, its C library, too. Or it may end in "|" and an older release, as
+    "mailfront|bookworm": where this machine's has the package no more, it is of that one, and so
+    is what it needs and this machine's release lacks.
     """
     folder = Path(tempfile.mkdtemp(prefix="sapd-packages-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -45,18 +55,10 @@ def source(name: str) -> Path:
     """The unpacked source of one package, patched as Debian builds it."""
     folder = Path(tempfile.mkdtemp(prefix="sapd-source-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    parts = folder / "parts"
-    parts.mkdir()
-    for listed in _SOURCES.glob("*.sources"):
-        text = listed.read_text()
-        (parts / listed.name).write_text(re.sub(r"(?m)^Types: deb$", "Types: deb-src", text))
-    for listed in (_SOURCES.with_name("sources.list"), *_SOURCES.glob("*.list")):
-        if listed.exists():
-            text = listed.read_text()
-            (parts / listed.name.replace("sources.list", "main.list")).write_text(
-                re.sub(r"(?m)^deb\s", "deb-src ", text)
-            )
-    ours = [f"Dir::Etc::SourceParts={parts}", "Dir::Etc::SourceList=/dev/null"]
+    ours = _copied_sources(folder)
+    for listed in (folder / "parts").iterdir():
+        text = re.sub(r"(?m)^Types: deb$", "Types: deb-src", listed.read_text())
+        listed.write_text(re.sub(r"(?m)^deb\s", "deb-src ", text))
     ours += _lists(folder)
     _apt(ours, "update")
     done = _apt(ours, "source", "--download-only", name, cwd=folder)
@@ -67,6 +69,16 @@ def source(name: str) -> Path:
     command = ["dpkg-source", "--no-check", "-x", str(description), str(unpacked)]
     subprocess.run(command, check=True, capture_output=True)
     return unpacked
+
+
+def _copied_sources(folder: Path) -> list[str]:
+    """The options for a copy of the machine's sources in `folder`/parts."""
+    parts = folder / "parts"
+    parts.mkdir(exist_ok=True)
+    for listed in (_SOURCES.with_name("sources.list"), *_SOURCES.iterdir()):
+        if listed.suffix in (".list", ".sources") and listed.exists():
+            shutil.copy(listed, parts / listed.name.replace("sources.list", "main.list"))
+    return [f"Dir::Etc::SourceParts={parts}", "Dir::Etc::SourceList=/dev/null"]
 
 
 def _lists(folder: Path) -> list[str]:
@@ -83,6 +95,7 @@ def _download(name: str, archives: Path) -> None:
     would remove in exchange stays.
     """
     name, _, release = name.partition("/")
+    name, _, older = name.partition("|")
     ours = [f"Dir::Cache::archives={archives}", "Debug::NoLocking=true"]
     install = ("install", "-y", "--download-only", "--no-install-recommends", name)
     if release:
@@ -91,15 +104,25 @@ def _download(name: str, archives: Path) -> None:
         ours += _lists(archives.parent)
         _apt(ours, "update")
         done = _apt(ours, *install)
+        if done.returncode and older:
+            ours += _with(older, archives.parent)
+            _apt(ours, "update")
+            done = _apt(ours, *install)
         if done.returncode:
             raise RuntimeError(f"apt-get does not fetch {name}: {done.stdout}")
+
+
+def _with(release: str, folder: Path) -> list[str]:
+    """Apt's options for an older release behind the machine's own sources."""
+    options = _copied_sources(folder)
+    (folder / "parts/older.list").write_text(f"deb {_KEYS} {_mirror()} {release} main\n")
+    return [*options, f"APT::Default-Release={RELEASE}", "APT::Sandbox::User=root"]
 
 
 def _of(release: str, folder: Path) -> list[str]:
     """Apt's options for a system of that release with nothing installed on it."""
     sources = folder / "sources.list"
-    keys = "[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]"
-    sources.write_text(f"deb {keys} {_mirror()} {release} main\n")
+    sources.write_text(f"deb {_KEYS} {_mirror()} {release} main\n")
     (folder / "status").touch()
     return [
         f"Dir::Etc::sourcelist={sources}",

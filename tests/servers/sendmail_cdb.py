@@ -1,7 +1,7 @@
 """A sendmail that knows cdb maps, as RHEL's does: Debian's own source package, built with CDB.
 
 Debian's packages have it without. The source is fetched by apt, built in a folder of the tests,
-and gone at their end; it takes about 20 seconds.
+and gone at their end; it takes about 20 seconds, so what needs it is marked as slow.
 """
 
 import subprocess

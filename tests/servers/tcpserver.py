@@ -1,7 +1,7 @@
 """A real tcpserver, started by examples/tcpserver, with a real SMTP server that heeds RELAYCLIENT.
 
 Debian has no qmail; Bruce Guenter's mailfront stands in qmail-smtpd's place, on whose control files
-and variables it goes.
+and variables it goes. Debian 13 has no mailfront, either: there it is Debian 12's.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ class Tcpserver(MailServer):
     """The administrator's rules are `settings["rules"]`."""
 
     NAME = "tcpserver"
-    PACKAGES = ("ucspi-tcp", "mailfront")
+    PACKAGES = ("ucspi-tcp", "mailfront|bookworm")
     TABLE = "/etc/tcp.smtp.cdb"
     IPV6 = False
     ACCESS = 'source = "/etc/tcp.smtp"\n'

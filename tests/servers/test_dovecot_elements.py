@@ -10,8 +10,9 @@ import pytest
 from sapd import formats
 from sapd.recogniser import Event, Recogniser
 from sapd.timestamps import Clock
-from tests.servers.dovecot import Dovecot, Dovecot24
+from tests.servers.dovecot import Dovecot, Dovecot24, version
 from tests.servers.machine import Machine
+from tests.servers.packages import RELEASE
 from tests.servers.pop import Session, login_imap, login_pop3
 from tests.servers.rsyslog import read
 
@@ -19,18 +20,18 @@ pytestmark = pytest.mark.servers
 
 IPV4, IPV6, PROXY, STRANGER = "198.51.100.7", "2001:db8:0:1::7", "198.51.100.8", "203.0.113.9"
 BEHIND = "198.51.100.99"
-WORDS = {  # of 2.3 and 2.4
-    Dovecot: {
+WORDS_2_3, WORDS_2_4 = (
+    {
         "user": "%u", "method": "%m", "rip": "%r", "lip": "%l", "mpid": "%e", "secured": "%c",
         "rport": "%b", "lport": "%a", "service": "%s", "session": "%{session}", "security": "%k",
     },
-    Dovecot24: {
+    {
         "user": "%{user}", "method": "%{mechanism}", "rip": "%{remote_ip}",
         "lip": "%{local_ip}", "mpid": "%{mail_pid}", "secured": "%{secured}",
         "rport": "%{remote_port}", "lport": "%{local_port}", "service": "%{protocol}",
         "session": "%{session}", "security": "%{ssl_security}",
     },
-}  # fmt: skip
+)  # fmt: skip
 READ = [
     "rip={rip} user=<{user}> session=<{session}> mpid={mpid} {secured} service={service}",
     "user=<{user}> PID={mpid} {secured} rip={rip} lip={lip} rport={rport} lport={lport}",
@@ -44,7 +45,10 @@ NO_ADDRESS = [
 ]
 
 
-@pytest.fixture(scope="module", params=[Dovecot, Dovecot24], ids=lambda kind: kind.__name__)
+KINDS = [Dovecot] if RELEASE == "trixie" else [Dovecot, Dovecot24]
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.__name__)
 def kind(request: pytest.FixtureRequest) -> type[Dovecot]:
     found: type[Dovecot] = request.param
     return found
@@ -96,8 +100,9 @@ def logged(
     return log[0]
 
 
-def elements(kind: type[Dovecot], text: str) -> str:
-    return f"login_log_format_elements = {text.format(**WORDS[kind])}\n"
+def elements(machine: Machine, text: str) -> str:
+    words = WORDS_2_4 if version(machine) >= (2, 4) else WORDS_2_3
+    return f"login_log_format_elements = {text.format(**words)}\n"
 
 
 ORDINARY = [name for name in Dovecot.USERS if ">" not in name]
@@ -107,7 +112,7 @@ ORDINARY = [name for name in Dovecot.USERS if ">" not in name]
 def test_elements_in_any_order(
     kind: type[Dovecot], machine: Machine, tmp_path: Path, text: str
 ) -> None:
-    log = logged(kind, machine, tmp_path, elements(kind, text), ORDINARY)
+    log = logged(kind, machine, tmp_path, elements(machine, text), ORDINARY)
     wanted = [(client, user) for user in ORDINARY for client in (IPV4, IPV6)]
     assert logins(log, "dovecot") == logins(log, formats.AUTO) == wanted
 
@@ -116,7 +121,7 @@ def test_elements_without_a_process_by_syslog_and_in_a_file(
     kind: type[Dovecot], machine: Machine, tmp_path: Path
 ) -> None:
     wanted = [(client, user) for user in ORDINARY for client in (IPV4, IPV6)]
-    settings = elements(kind, WITHOUT_MPID)
+    settings = elements(machine, WITHOUT_MPID)
     log = logged(kind, machine, tmp_path, settings, ORDINARY)
     assert logins(log, "dovecot") == logins(log, formats.AUTO) == []
     assert logins(log, "dovecot", "dovecot-no-mpid") == wanted
@@ -129,7 +134,7 @@ def test_elements_without_a_process_by_syslog_and_in_a_file(
 def test_where_no_address_is_logged_no_name_brings_one(
     kind: type[Dovecot], machine: Machine, tmp_path: Path, text: str
 ) -> None:
-    log = logged(kind, machine, tmp_path, elements(kind, text), Dovecot.USERS)
+    log = logged(kind, machine, tmp_path, elements(machine, text), Dovecot.USERS)
     assert b"rip=6.6.6.6" in log
     for names in (["dovecot"], ["dovecot", "dovecot-no-mpid"], [formats.AUTO]):
         assert logins(log, *names) == []

@@ -418,7 +418,7 @@ def test_a_login_that_is_in_the_journal_only_opens_sendmail(
             assert machine.probe(CLIENT).code == 550
             assert dovecot.pop3 is not None
             assert login_pop3(machine, CLIENT, dovecot.pop3, "bob", dovecot.users["bob"])
-            machine.wait_for_entry(f"Login: user=<bob>, method=PLAIN, rip={CLIENT}")
+            machine.wait_for_entry(f"user=<bob>, method=PLAIN, rip={CLIENT}")
             assert host.opened() == {CLIENT}
             assert machine.probe(CLIENT).code == 250
             assert machine.probe(STRANGER).code == 550
@@ -467,7 +467,7 @@ def test_the_server_itself_run_by_a_user_opens_nothing(
         own.pop3, own.imap = 9110, 9143
         with own:
             assert login_pop3(machine, STRANGER, 9110, "alice", own.users["alice"])
-            machine.wait_for_entry(f"Login: user=<alice>, method=PLAIN, rip={STRANGER}")
+            machine.wait_for_entry(f"user=<alice>, method=PLAIN, rip={STRANGER}")
     finally:
         machine.unit = DOVECOT
     assert STRANGER not in host.opened()
