@@ -24,7 +24,8 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from sapd import errors, files
-from sapd.maillog import ANCHOR, BLOCK, Cursor, Position
+from sapd.logfile import BLOCK
+from sapd.place import ANCHOR, Cursor, Position
 
 MARKER = re.compile(rb"[^\n]* sapd\[\d+\]: log cut, \d+ lines removed *\n")
 """The line that a cut leaves at the head of a log."""

@@ -11,7 +11,8 @@ from sapd import cut, errors, journal, maillog, scan
 from sapd.config import Config, Log
 from sapd.cut import Cut
 from sapd.journal import JournalReading, Place
-from sapd.maillog import Position, Reading
+from sapd.maillog import Reading
+from sapd.place import Position
 from sapd.recogniser import Context, Event, Recogniser
 from sapd.relay import Ledger, Rules
 from sapd.timestamps import AHEAD, Clock, stamp_like

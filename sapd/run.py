@@ -31,6 +31,7 @@ from sapd import (
     state,
 )
 from sapd.config import Config, Log, Mistake, Readable
+from sapd.place import Position
 from sapd.state import SavedState
 
 
@@ -149,7 +150,7 @@ class _Pass:
         if batch.position is not None:
             was.positions[log.path] = batch.position
         was.contexts[log.path] = batch.context
-        stalled = isinstance(position, maillog.Position) and position.stalls > 0
+        stalled = isinstance(position, Position) and position.stalls > 0
         self.report.warnings += report.of_reading(
             log.path, batch.ahead if log.path not in was.ahead else 0, batch.given_up * stalled
         )
@@ -162,7 +163,7 @@ class _Pass:
     def _cut(self, log: Log) -> None:
         was = self.saved.state
         position = was.positions.get(log.path)
-        if log.keep_lines is None or not isinstance(position, maillog.Position):
+        if log.keep_lines is None or not isinstance(position, Position):
             return
         if position.lines is not None and position.lines <= log.cut_above:
             return

@@ -34,9 +34,9 @@ from sapd.decision import Closed, Decision, Reason
 from sapd.idle import LAST_PASS, Snapshot, note, touch
 from sapd.idle import NAME as NOTE
 from sapd.journal import Place
-from sapd.maillog import Cursor, Position
 from sapd.maps import Access
 from sapd.maps.live import Published
+from sapd.place import Cursor, Position
 from sapd.recogniser import Context, Doubt
 from sapd.relay import EVERY_ADDRESS, Claims, Ledger, Stamp
 from sapd.timestamps import AHEAD, LAST

@@ -5,7 +5,8 @@ import time
 from pathlib import Path
 
 from sapd import cut
-from sapd.maillog import Position, Reading
+from sapd.maillog import Reading
+from sapd.place import Position
 from sapd.timestamps import Clock, rfc3339
 
 NOW = time.time()

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from sapd import decision, maillog, state
-from sapd.maillog import Position, Reading
+from sapd.maillog import Reading
+from sapd.place import Cursor, Position
 from sapd.relay import Ledger, Rules
 from sapd.timestamps import Clock, rfc3339
 from tests.cutting import NOW, line, read, shorten
@@ -63,7 +64,7 @@ def test_three_old_stamps_in_a_row_end_the_search(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ages: str, first: int
 ) -> None:
     """Not two, and not three with a fresh one among them."""
-    monkeypatch.setattr(maillog, "_LEAST", 0)
+    monkeypatch.setattr("sapd.edge._LEAST", 0)
     written(tmp_path / "log", ages)
     assert seen(tmp_path / "log") == list(range(first, len(ages)))
 
@@ -120,7 +121,7 @@ def test_a_count_that_is_wrong_removes_no_line_that_was_not_read(
 
 def test_an_anchor_reaches_back_to_the_logs_first_byte_at_most(tmp_path: Path) -> None:
     log = "/var/log/qpopper"
-    saved = state.empty()._replace(positions={log: Position(maillog.Cursor(5, b"abcde"))})
+    saved = state.empty()._replace(positions={log: Position(Cursor(5, b"abcde"))})
     text = json.loads(state.to_text(saved))
     (tmp_path / "state.json").write_text(json.dumps(text))
     assert state.load(str(tmp_path)).positions[log] == saved.positions[log]

@@ -12,8 +12,10 @@ from random import Random
 
 import pytest
 
-from sapd import errors, maillog
-from sapd.maillog import BLOCK, LATE, Position, Reading
+from sapd import errors
+from sapd.logfile import BLOCK
+from sapd.maillog import LATE, Reading
+from sapd.place import Position
 from sapd.timestamps import Clock, rfc3339
 
 NOW = time.time()
@@ -702,7 +704,7 @@ def test_three_old_stamps_in_a_row_end_the_walk(
     log: Path, old: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fewer are late lines."""
-    monkeypatch.setattr(maillog, "_LEAST", 0)
+    monkeypatch.setattr("sapd.edge._LEAST", 0)
     late = [line(number, 10 * WINDOW + LATE) for number in range(old)]
     log.write_bytes(b"".join([line(77_777), *late, line(999), *late[:2], line(999)]))
     reading = Reading(str(log), None, NOW - WINDOW, NOW - WINDOW, Clock(NOW))

@@ -597,7 +597,7 @@ def test_lines_that_could_not_all_be_read_mean_the_same_when_read_again(
 
     def broken(reading: Reading) -> Iterator[bytes]:
         yield from whole(reading)
-        raise errors.SapdError(errors.LOG_UNREADABLE, reading.path, "breaks off")
+        raise errors.SapdError(errors.LOG_UNREADABLE, reading._terms.path, "breaks off")
 
     whole = Reading.blocks
     with monkeypatch.context() as patch:

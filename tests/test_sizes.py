@@ -11,8 +11,6 @@ MOST_ATTRIBUTES = 8  # of a class whose objects change
 RECORDS = {"NamedTuple", "Protocol", "Enum"}
 TOO_LARGE = {
     "journal.JournalReading",
-    "maillog.Reading",
-    "maillog._read",
     "maps/sendmail.Sendmail",
     "recogniser.Recogniser",
 }

@@ -26,8 +26,8 @@ from typing import Self
 
 import pytest
 
-from sapd import config, errors, maillog, run, who
-from sapd.maillog import BLOCK
+from sapd import config, errors, run, who
+from sapd.logfile import BLOCK, Packed
 from sapd.scan import Deduplicator
 from sapd.timestamps import rfc3339
 from tests.folders import ROOT
@@ -456,7 +456,7 @@ def test_a_compressed_file_is_unpacked_once(
         scene.write(1)
         scene.look()
     unpacked: list[object] = []
-    monkeypatch.setattr(maillog._Unpacked, "seek", lambda *of: unpacked.append(of))
+    monkeypatch.setattr(Packed, "seek", lambda *of: unpacked.append(of))
     scene.write(1)
     scene.look()
     assert not unpacked
