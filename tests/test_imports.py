@@ -56,9 +56,11 @@ ARROWS = {
         "maps.access", "maps.builder", "maps.live",
     },
     "maps.sendmail": {
-        "addresses", "check.sendmail", "child", "defaults", "errors", "files", "maps",
-        "maps.access", "maps.databases", "maps.live", "maps.sendmail_cf",
+        "check.sendmail", "defaults", "errors", "files", "maps", "maps.access", "maps.databases",
+        "maps.live", "maps.makemap", "maps.sendmail_cf", "maps.sendmail_entries",
     },
+    "maps.makemap": {"child", "errors", "maps.sendmail_cf"},
+    "maps.sendmail_entries": {"addresses", "maps"},
     "scan": {"formats", "recogniser", "timestamps"},
     "recogniser": {"addresses", "formats", "timestamps"},
     "formats": {"addresses", "errors", "timestamps"},
@@ -90,7 +92,7 @@ ARROWS = {
     },
     "check.sendmail": {
         "check.finding", "check.readable", "errors", "files", "maps.databases", "maps.live",
-        "maps.sendmail_cf",
+        "maps.sendmail_cf", "maps.sendmail_entries",
     },
     "check.table": {"check.finding", "check.look", "child", "errors", "files", "maps.live"},
     "check.postfix": {"check.finding", "check.table", "errors"},

@@ -16,6 +16,7 @@ from sapd.maps import sendmail_cf
 from sapd.maps.databases import kind_of
 from sapd.maps.live import Published, is_untouched
 from sapd.maps.sendmail_cf import DEFAULT
+from sapd.maps.sendmail_entries import TAGS
 
 if TYPE_CHECKING:
     from sapd.maps.sendmail import Sendmail
@@ -31,7 +32,11 @@ def findings(
     server: Sendmail, published: Published | None, scratch: str, root: str
 ) -> Iterator[Finding]:
     """What a run would meet at the map, and sendmail; see `maps.Map.findings`."""
-    cf = server.cf if server.cf != DEFAULT else os.path.join(root, DEFAULT.lstrip("/"))
+    cf = (
+        server.makemap.cf
+        if server.makemap.cf != DEFAULT
+        else os.path.join(root, DEFAULT.lstrip("/"))
+    )
     text = sendmail_cf.read(cf)
     yield from _building(server, scratch)
     for folder in writable_folders(server.path, cf):
@@ -44,16 +49,16 @@ def findings(
 
 
 def _building(server: Sendmail, scratch: str) -> Iterator[Finding]:
-    if os.access(server.makemap, os.X_OK):
-        yield Finding(0, f"{server.makemap}: is there")
+    if os.access(server.makemap.program, os.X_OK):
+        yield Finding(0, f"{server.makemap.program}: is there")
     else:
         reason = "can't be run; it comes with sendmail (sendmail-bin)"
-        yield Finding(errors.MAKEMAP_FAILED, f"{server.makemap}: {reason}")
+        yield Finding(errors.MAKEMAP_FAILED, f"{server.makemap.program}: {reason}")
     if server.source_path is None:
         return
     try:
         with TemporaryDirectory(dir=scratch) as folder:
-            suffix = sendmail_cf.SUFFIXES[server.type]
+            suffix = sendmail_cf.SUFFIXES[server.makemap.type]
             trial = server.trial(os.path.join(folder, "check" + suffix))
             with trial.built(b""):
                 pass
@@ -79,10 +84,12 @@ def _live_map(server: Sendmail, published: Published | None, cf: str) -> Finding
     finally:
         os.close(fd)
     if kind is None:
-        reason = f"is no {server.type} database; sapd run makes it anew"
+        reason = f"is no {server.makemap.type} database; sapd run makes it anew"
         return Finding(errors.CANT_CREATE, f"{path}: {reason}")
-    if kind != server.type:
-        reason = f"is a {kind} database, which sapd run does not replace by a {server.type} one"
+    if kind != server.makemap.type:
+        reason = (
+            f"is a {kind} database, which sapd run does not replace by a {server.makemap.type} one"
+        )
         remedy = f'set access.type = "{kind}", or move it away'
         return Finding(errors.BAD_CONFIG, f"{path}: {reason}; {remedy}")
     if why := why_unreadable(path, cf):
@@ -121,11 +128,12 @@ def _asking(server: Sendmail, cf: str, text: str) -> Iterator[Finding]:
         yield Finding(errors.BAD_CONFIG, f"{path}: {_not_named(server, cf, text, remedy)}")
         return
     name, kind, _ = named[-1]
-    if kind != server.type:
-        reason = f"sendmail reads it as a {kind} map, by {cf}, and sapd makes a {server.type} one"
+    ours = server.makemap.type
+    if kind != ours:
+        reason = f"sendmail reads it as a {kind} map, by {cf}, and sapd makes a {ours} one"
         yield Finding(errors.BAD_CONFIG, f'{path}: {reason}; set access.type = "{kind}"')
     elif not _is_looked_up(server, text, name):
-        what = f"entries with {server.tag}" if server.tag else "addresses"
+        what = f"entries with {server.entries.tag}" if server.entries.tag else "addresses"
         reason = f"{cf} has no rule that looks {what} up in its map {name}"
         yield Finding(errors.BAD_CONFIG, f"{path}: {reason}; {remedy}")
     elif server.closes_by_itself and _skips_checks(text):
@@ -153,8 +161,11 @@ def _not_named(server: Sendmail, cf: str, text: str, remedy: str) -> str:
 def _is_looked_up(server: Sendmail, text: str, name: str) -> bool:
     """The rules for `Connect:` put the tag in front of an address by themselves."""
     if server.closes_by_itself or server.source_path is None:
-        return sendmail_cf.is_asked(text, name, server.tag)
-    return re.search(rf"(?m)^R.*[<( ]\+? ?{re.escape(server.tag.rstrip(':'))}\b", text) is not None
+        return sendmail_cf.is_asked(text, name, server.entries.tag)
+    return (
+        re.search(rf"(?m)^R.*[<( ]\+? ?{re.escape(server.entries.tag.rstrip(':'))}\b", text)
+        is not None
+    )
 
 
 def _skips_checks(text: str) -> bool:
@@ -175,8 +186,8 @@ def _closing(server: Sendmail) -> Finding:
 
 def _limits(server: Sendmail, cf: str, text: str) -> Iterator[Finding]:
     """Whether the rules in sendmail.cf look each limit up, and in the map that sapd writes."""
-    for setting, tag in server.tags.items():
-        if tag not in server.limits:
+    for setting, tag in TAGS.items():
+        if tag not in server.entries.limits:
             continue
         if text == "":
             reason = f"is not known to be heeded, because {cf} can't be read"

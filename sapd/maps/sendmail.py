@@ -20,13 +20,15 @@ import fcntl
 import os
 import re
 import stat
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from sapd import addresses, child, defaults, errors, files
+from sapd import defaults, errors, files
 from sapd.maps import LIMITS, Map, databases, live, sendmail_cf
 from sapd.maps.access import Source
+from sapd.maps.makemap import Makemap
+from sapd.maps.sendmail_entries import ENDS, TAGS, Entries
 
 if TYPE_CHECKING:
     from sapd.check.finding import Finding
@@ -34,24 +36,9 @@ if TYPE_CHECKING:
     from sapd.maps.live import Published
     from sapd.toml_table import Table
 
-MAKEMAP_LIMIT = 60.0
-"""Seconds that makemap may take, and more for a large source (a million entries: about ten)."""
-
-_LARGE = 1024 * 1024  # bytes of text
-_SLOW = 500_000  # bytes of text a second, at least
-
-
-RELAYS, ENDS, EXEMPTS = "RELAY", "sapd:", "Connect:"
-"""The value of an entry that relays; the tags of those that close by themselves."""
-
 
 class Sendmail(Map):
-    """A database that sendmail reads.
-
-    `tags` has the tag of sendmail's entries for each limit, by its setting.
-    """
-
-    tags: ClassVar = dict(zip(LIMITS, ("ClientRate", "ClientConn", "GreetPause"), strict=True))
+    """A database that sendmail reads: makemap makes it of the `source`, and of sapd's `entries`."""
 
     def __init__(
         self,
@@ -71,18 +58,17 @@ class Sendmail(Map):
         configuration. With `self_closing` the entries have an end, and `tag` no meaning.
         """
         self.path = database
-        self.type = type
-        self.cf = cf
-        self.closes_by_itself = self_closing
-        # The rules for a separate map exempt from blocklists whoever has an end in it.
-        self.exempts = self_closing and source is not None
-        self.makemap = makemap
-        self.limits = {self.tags[setting]: value for setting, value in (limits or {}).items()}
         self.source_path = source
         self.belongs_to = None if source is not None else os.path.dirname(database)
-        self.tag = ENDS if self_closing else tag
-        self._base = database.removesuffix(sendmail_cf.SUFFIXES[type])
-        self._new = f"{self._base}.sapd-new{sendmail_cf.SUFFIXES[type]}"
+        self.closes_by_itself = self_closing
+        self.makemap = Makemap(makemap, type, cf, database, source)
+        self.entries = Entries(
+            ENDS if self_closing else tag,
+            {TAGS[setting]: value for setting, value in (limits or {}).items()},
+            self_closing,
+            # The rules for a separate map exempt from blocklists whoever has an end in it.
+            exempts=self_closing and source is not None,
+        )
 
     @classmethod
     def options_of(cls, access: Table, policy: Table) -> dict[str, Any]:
@@ -120,7 +106,7 @@ class Sendmail(Map):
 
     def files(self) -> dict[str, str]:
         """See `Map`."""
-        found = {"access.database": self.path, "access.makemap": self.makemap}
+        found = {"access.database": self.path, "access.makemap": self.makemap.program}
         return found if self.source_path is None else {"access.source": self.source_path, **found}
 
     def watched(self) -> list[str]:
@@ -130,17 +116,27 @@ class Sendmail(Map):
         """
         found = self.files()
         del found["access.makemap"]
-        return list(dict.fromkeys([*found.values(), self._base, self.cf]))
+        return list(dict.fromkeys([*found.values(), self._name()[0], self.makemap.cf]))
+
+    def _name(self) -> tuple[str, str]:
+        """The path of the database without its type's suffix, and that."""
+        suffix = sendmail_cf.SUFFIXES[self.makemap.type]
+        return self.path.removesuffix(suffix), suffix
 
     def trial(self, database: str) -> Sendmail:
         """A map of the same source at another path, to see whether it can be built."""
-        settings = (self.type, self.cf, self.closes_by_itself)
-        return Sendmail(database, self.source_path, self.makemap, self.tag, None, *settings)
+        return self._of(database, self.source_path)
+
+    def _of(self, database: str, source: str | None) -> Sendmail:
+        """One with the same settings but for these, and without limits."""
+        make = self.makemap
+        settings = (make.type, make.cf, self.closes_by_itself)
+        return Sendmail(database, source, make.program, self.entries.tag, None, *settings)
 
     @cached_property
     def source(self) -> Source:
         """The administrator's entries; raises `SapdError`."""
-        return Source(self.source_path, self.tag)
+        return Source(self.source_path, self.entries.tag)
 
     def objection_to(self, address: str) -> Objection | None:
         """See `Map`.
@@ -158,33 +154,11 @@ class Sendmail(Map):
         return self.source.permits(address)
 
     def wanted(self, open_until: Mapping[str, float]) -> bytes:
-        """The lines that let addresses relay, or say until when, and those of each one's limits.
-
-        sendmail looks an IPv6 client up as eight groups without padding, or, where it is
-        configured with UseCompressedIPv6Addresses, in the usual short form; both are written,
-        unless the administrator wrote one. Nor is a limit written where he limited a network.
-        """
-        limits = {f"{tag}:": str(value) for tag, value in self.limits.items()}
+        """See `Map`."""
         taken = self.source.address_keys()
-        for tag in limits:
+        for tag in self.entries.limiting:
             taken |= self.source.keys_with_tag(tag)
-        lines = []
-        for address, end in sorted(open_until.items()):
-            tags = {**self._tags(end), **limits}
-            lines += [
-                f"{tag}{key}\t{word}\n"
-                for key in _keys(address)
-                for tag, word in tags.items()
-                if f"{tag}{key}".lower() not in taken
-                and (tag not in limits or not any(part in taken for part in _networks(tag, key)))
-            ]
-        return "".join(lines).encode("ascii")
-
-    def _tags(self, end: float) -> dict[str, str]:
-        """{tag: value} of the entries for an address that is open until `end`."""
-        if not self.closes_by_itself:
-            return {self.tag: RELAYS}
-        return {ENDS: f"{end:.0f}", **({EXEMPTS: "OK"} if self.exempts else {})}
+        return self.entries.lines(open_until, taken)
 
     def summary(self, opened: int) -> str:
         """See `Map`."""
@@ -226,7 +200,7 @@ class Sendmail(Map):
         if self.source_path is None:
             is_sendmails = os.fstat(new).st_uid not in (0, os.geteuid())
             return 0o640 if is_sendmails else 0o644
-        if self.type != "cdb":
+        if self.makemap.type != "cdb":
             return 0o640
         text = os.stat(self.source_path)
         os.fchown(new, text.st_uid, text.st_gid)
@@ -235,8 +209,8 @@ class Sendmail(Map):
     def _examine(self, fd: int) -> None:
         """Refuse to write over a database of another type; `fd` is open on the live one."""
         kind = databases.kind_of(fd)
-        if kind not in (None, self.type):
-            reason = f"is a {kind} database and is not replaced by a {self.type} one"
+        if kind not in (None, self.makemap.type):
+            reason = f"is a {kind} database and is not replaced by a {self.makemap.type} one"
             remedy = f'set access.type = "{kind}", or move it away'
             raise errors.SapdError(errors.BAD_CONFIG, self.path, f"{reason}; {remedy}")
 
@@ -247,16 +221,20 @@ class Sendmail(Map):
         It is open meanwhile, and locked: a makemap that outlived a killed run may wake up and begin
         to write there. Raises `SapdError` if makemap refuses the text, or OSError.
         """
-        path = self._new if folder is None else os.path.join(folder, os.path.basename(self._new))
+        base, suffix = self._name()
+        path = f"{base}.sapd-new{suffix}"
+        if folder is not None:
+            path = os.path.join(folder, os.path.basename(path))
+        text, own = self.source.text + wanted, wanted.lower().splitlines()
         try:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
-            self._make(path, self.source.text + wanted)
+            self.makemap.make(path, text)
             new = files.open_in_place(path, writing=True)
             try:
                 if not live.has_lock(new, fcntl.LOCK_SH, live.LOCK_WAIT):
-                    raise self._failed(f"another program holds the lock of {path}")
-                self._check(path, wanted)
+                    raise self.makemap.failed(f"another program holds the lock of {path}")
+                self.makemap.check(path, text, self._expected(wanted), own)
                 if not files.same_file(path, new):
                     reason = "was replaced while it was made; the old map stays in force"
                     raise errors.SapdError(errors.CANT_CREATE, path, reason)
@@ -267,65 +245,9 @@ class Sendmail(Map):
             with contextlib.suppress(OSError):
                 os.unlink(path)
 
-    def _make(self, path: str, text: bytes) -> None:
-        # Without a cache of that size makemap takes eight times as long over a million entries.
-        cache = ["-c", str(4 * len(text))] if len(text) > _LARGE else []
-        done = self._run([*cache, self.type, path], text, 2)
-        if done.status != 0:
-            raise self._complaint(done, path)
-
-    def _check(self, path: str, wanted: bytes) -> None:
-        """Count what makemap made of the text, and look for each of sapd's own entries in it."""
-        made = self._run(["-u", self.type, path], b"", 1).said.lower().splitlines()
-        expected = self._expected(wanted)
-        if len(made) != expected:
-            raise self._failed(f"makemap made {len(made)} entries of {expected}")
-        if missing := set(wanted.lower().splitlines()) - set(made):
-            raise self._failed(f"the new map lacks {len(missing)} of sapd's entries")
-
     def _expected(self, wanted: bytes) -> int:
         """How many entries the map has with these of sapd's."""
         return self.source.count + wanted.count(b"\n")
-
-    def _failed(self, reason: str) -> errors.SapdError:
-        reason = f"{reason}; the old map stays in force"
-        return errors.SapdError(errors.MAKEMAP_FAILED, self.path, reason)
-
-    def _run(
-        self, arguments: Sequence[str], text: bytes, stream: int, limit: float | None = None
-    ) -> child.Ended:
-        # As root makemap insists on a sendmail.cf, from which it wants no more than TrustedUser.
-        exists = os.path.exists(self.cf)
-        options = ["-C", self.cf if exists else os.devnull]
-        if exists and self.cf == sendmail_cf.DEFAULT:
-            options = []  # its own default, which an ordinary user need not be able to read
-        limit = limit or MAKEMAP_LIMIT + len(self.source.text) / _SLOW
-        try:
-            return child.run([self.makemap, *options, *arguments], text, stream, limit)
-        except TimeoutError:
-            reason = f"took longer than {limit:.0f} s; the old map stays in force"
-            raise errors.SapdError(errors.MAKEMAP_FAILED, self.makemap, reason) from None
-        except OSError as error:
-            if error.filename is None:  # not the program: the text found no room
-                raise
-            reason = f"can't be run: {error.strerror}; it comes with sendmail (sendmail-bin)"
-            raise errors.SapdError(errors.MAKEMAP_FAILED, self.makemap, reason) from None
-
-    def _complaint(self, done: child.Ended, path: str) -> errors.SapdError:
-        said = done.said.decode("utf-8", "backslashreplace").splitlines()
-        said = [line for line in said if line and not line.startswith("WARNING:")]
-        reason = said[0] if said else f"makemap ended with status {done.status}"
-        reason = reason.removeprefix("makemap: ").removeprefix(f"{path}: ")
-        subject = (reason.startswith("line ") and self.source_path) or self.path
-        more = f" (and {len(said) - 1} more)" if len(said) > 1 else ""
-        status = errors.status_of_words(reason)  # makemap calls all of them 73
-        if status is None and reason.startswith("line "):  # for cdb a duplicate is 74
-            status = errors.MAKEMAP_FAILED
-        if status is None:
-            known = (errors.CANT_CREATE, errors.IO_ERROR, errors.NO_PERMISSION)
-            status = done.status if done.status in known else errors.MAKEMAP_FAILED
-        reason = f"{reason}{more}; makemap refused it, the old map stays in force"
-        return errors.SapdError(status, subject, reason)
 
     def with_live_entries(
         self, lets_in: Collection[str], before: Published | None
@@ -333,52 +255,25 @@ class Sendmail(Map):
         """See `Map`. A dump that fails may end early, so the entries are counted."""
         if self.source_path is None or before is None or not live.is_untouched(self.path, before):
             return None
-        dump = self._dump()
+        dump = self.makemap.live_entries(live.LOCK_WAIT)
         if len(dump) != before.entries:
             return None
-        limits = {
-            setting: self.limits[tag] for setting, tag in self.tags.items() if tag in self.limits
-        }
-        settings = (self.type, self.cf, self.closes_by_itself)
-        other = Sendmail(self.path, None, self.makemap, self.tag, limits, *settings)
-        other.belongs_to, other.exempts = None, self.exempts
+        other = self._of(self.path, None)
+        other.belongs_to, other.entries = None, self.entries
         own = set(other.wanted(dict.fromkeys(lets_in, 0.0)).lower().splitlines())
         ended = ENDS.encode() if self.closes_by_itself else b"\n"  # the ends differ
-        entries = (
+        rest = (
             line for line in dump if line.lower() not in own and not line.lower().startswith(ended)
         )
-        other.source = Source(None, self.tag, b"\n".join(entries))
+        other.source = Source(None, self.entries.tag, b"\n".join(rest))
         return other
-
-    def _dump(self) -> list[bytes]:
-        """The entries of the live map, keys in lower case; raises `SapdError`."""
-        if not os.path.lexists(self.path):
-            return []
-        dump = self._run(["-u", self.type, self.path], b"", 1, live.LOCK_WAIT)
-        if dump.status != 0:
-            reason = f"can't be read; makemap ended with status {dump.status}"
-            raise errors.SapdError(errors.MAKEMAP_FAILED, self.path, reason)
-        return dump.said.splitlines()
 
     def published_now(self, now: float, candidates: Collection[str]) -> Iterable[str]:
         """See `Map`."""
-        own = self.source.address_keys()
-        prefix = self.tag.lower().encode()
-        found = set()
-        for line in self._dump():
-            key, _, value = line.lower().partition(b"\t")
-            if not key.startswith(prefix) or not self._lets_in(value.strip(), now):
-                continue
-            if key.decode("latin-1") not in own:
-                text = key.removeprefix(prefix).removeprefix(b"ipv6:")
-                if (address := addresses.parse_address(text)) is not None:
-                    found.add(address)
-        return found
-
-    def _lets_in(self, value: bytes, now: float) -> bool:
-        if self.closes_by_itself:
-            return value.isdigit() and now < int(value[:20])
-        return value == b"relay"
+        administrators = self.source.address_keys()
+        lines = self.makemap.live_entries(live.LOCK_WAIT)
+        let_in = (self.entries.address_let_in(line, administrators, now) for line in lines)
+        return {address for address in let_in if address is not None}
 
     def findings(self, published: Published | None, scratch: str, root: str) -> Iterator[Finding]:
         """See `Map`."""
@@ -411,20 +306,6 @@ def _database(access: Table, cf: str) -> tuple[str, str]:
             "database", f"must end in {suffix}, because makemap appends it to {kind} maps"
         )
     return kind, path
-
-
-def _keys(address: str) -> list[str]:
-    """The keys by which sendmail may look an address up."""
-    if ":" not in address:
-        return [address]
-    return sorted({f"IPv6:{address}", f"IPv6:{addresses.groups(address)}"})
-
-
-def _networks(tag: str, key: str) -> list[str]:
-    """The keys of the networks that an address's key lies in, in lower case."""
-    separator = ":" if key.startswith("IPv6:") else "."
-    parts = key.split(separator)
-    return [f"{tag}{separator.join(parts[:n])}".lower() for n in range(1, len(parts))]
 
 
 def _limits(policy: Table, *, separate: bool) -> dict[str, int]:
