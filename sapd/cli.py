@@ -23,6 +23,7 @@ from sapd import (
     files,
     formats,
     journal,
+    journal_matches,
     maillog,
     maps,
     messages,
@@ -328,9 +329,9 @@ def match_command(
     if matches:
         if file != "-":
             raise click.UsageError("A file and --journal exclude each other.")
-        if (objection := journal.objection_to(matches)) is not None:
+        if (objection := journal_matches.objection_to(matches)) is not None:
             raise click.BadParameter(objection, param_hint="--journal")
-        file = journal.name(matches)
+        file = journal_matches.name(matches)
     settings, directory, rules = _formats(file, names, config_path)
     now = time.time()
     clock = timestamps.Clock(now, settings.zone)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import tzinfo
 from typing import Any, NamedTuple, TypeVar
 
-from sapd import defaults, errors, files, formats, journal, maps, timestamps
+from sapd import defaults, errors, files, formats, journal_matches, maps, timestamps
 from sapd.addresses import Network, contains
 from sapd.idle import Snapshot
 from sapd.relay import Rules
@@ -239,7 +239,7 @@ def _refuse_one_file_for_two(top: Table, config: Config) -> None:
 def _log(table: Table, known: list[str] | None) -> Log:
     table.only("path", "journal", "formats", "programs", "timezone", "keep_lines", "cut_above")
     matches = _journal(table) if table.has("journal") else ()
-    path = journal.name(matches) if matches else table.path("path")
+    path = journal_matches.name(matches) if matches else table.path("path")
     names = table.texts("formats", ("qpopper",))
     for name in names:
         if known is not None and name not in [formats.AUTO, *known]:
@@ -273,7 +273,7 @@ def _log(table: Table, known: list[str] | None) -> Log:
 def _journal(table: Table) -> tuple[str, ...]:
     """The matches of a journal; other settings are refused that only a file can have."""
     matches = table.texts("journal")
-    if (why := journal.objection_to(matches)) is not None:
+    if (why := journal_matches.objection_to(matches)) is not None:
         table.refuse("journal", why)
     for key, reason in {
         "path": "stands beside journal; a log is one of them, so write a [[log]] for each",
@@ -286,6 +286,6 @@ def _journal(table: Table) -> tuple[str, ...]:
     for name in table.texts("formats", ("qpopper",)):
         if name == formats.AUTO:
             table.refuse("formats", f'has "{name}"; of a journal name what the unit writes')
-        if name in journal.UNPROVEN:
-            table.refuse("formats", f'has "{name}": {journal.UNPROVEN[name]}')
+        if name in journal_matches.UNPROVEN:
+            table.refuse("formats", f'has "{name}": {journal_matches.UNPROVEN[name]}')
     return matches

@@ -14,77 +14,30 @@ Nothing is written. A journalctl that fails, or is killed, leaves the place wher
 come before is used.
 """
 
-import json
 import os
 import re
-import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from math import inf
 from typing import Any, NamedTuple
 
-from sapd import child, errors
 from sapd.defaults import JOURNALS
+from sapd.journalctl import DROPPED, DROPPED_ID, Journalctl
 from sapd.maillog import LATE
 from sapd.recogniser import Frame
 from sapd.timestamps import LAST, rfc3339
 
-FIELDS = (
-    *("MESSAGE", "SYSLOG_IDENTIFIER", "SYSLOG_PID", "_PID", "_HOSTNAME"),
-    *("_SOURCE_REALTIME_TIMESTAMP", "_LINE_BREAK", "_STREAM_ID", "_TRANSPORT", "MESSAGE_ID"),
-)
-"""What is asked for; journalctl adds __CURSOR and __REALTIME_TIMESTAMP."""
-
 OVERLONG = b"\0" * 4097
 """Stands for a message that journalctl leaves out of its JSON, as longer than 4,096 bytes."""
 
-_SILENT = 10.0  # seconds without a word, after which journalctl hangs
-_LONGEST = 1024 * 1024  # bytes of one entry in JSON, of which the chosen fields need 150,000
 _EVERY_STREAM = "*"
 _MOST_STREAMS = 1000  # that are remembered as cut; beyond that all are doubted
 
-# What journald says when it has dropped messages by its rate limit (sd-messages.h,
-# SD_MESSAGE_JOURNAL_DROPPED); "driver" is the transport of nobody but itself.
-_DROPPED_ID = "a596d6fe7bfa4994828e72309e95d61e"
-_DROPPED = ("_TRANSPORT=driver", f"MESSAGE_ID={_DROPPED_ID}")
-
-_LAST_SYSTEM_USER = 999  # login.defs(5), SYS_UID_MAX
-_MATCH = re.compile(r"(_{0,2}[A-Z][A-Z0-9_]*)=(.+)", re.DOTALL)
-_UNIT = re.compile(r"([A-Za-z0-9:_.\\-]+?)(@[A-Za-z0-9:_.\\-]*)?\.(service|scope)")
 _CURSOR = re.compile(
     r"s=[0-9a-f]{1,32};i=[0-9a-f]+;b=[0-9a-f]{32};m=[0-9a-f]+;t=[0-9a-f]+;x=[0-9a-f]+"
 )
 _PROGRAM = re.compile(rb"[^\s\[\]:]{1,64}")
 _HOST = re.compile(rb"[^\s\[\]:]{1,255}")
-
-# Units that run what users tell them to: whoever has an account, or can have a mail delivered to a
-# program of his, writes to the journal in their names.
-_USERS_UNITS = {
-    "user": "it runs the users' own units",
-    "session": "it is a user's session",
-    "run": "it is made by systemd-run",
-    "init": "it is no server",
-    **dict.fromkeys(("cron", "crond", "cronie", "fcron", "anacron"), "it runs users' crontabs"),
-    **dict.fromkeys(("at", "atd"), "it runs users' jobs"),
-    **dict.fromkeys(
-        ("inetd", "xinetd", "openbsd-inetd", "inetutils-inetd"), "it runs other servers, too"
-    ),
-    **dict.fromkeys(("ssh", "sshd", "dropbear", "telnetd"), "users log in by it"),
-    **dict.fromkeys(("getty", "serial-getty", "autovt", "console-getty"), "users log in by it"),
-    **dict.fromkeys(("docker", "containerd", "podman"), "it runs containers of any kind"),
-    **dict.fromkeys(
-        ("sendmail", "postfix", "exim", "exim4", "opensmtpd", "courier-mta"),
-        "it runs programs that users name in .forward",
-    ),
-    **dict.fromkeys(("apache2", "httpd", "lighttpd", "nginx"), "it runs web pages' programs"),
-}
-
-
-UNPROVEN = {
-    "courier": "journald takes the blanks off a message, and with them the proof that it was cut; "
-    "have rsyslog write a file",
-}
-"""Formats whose messages prove nothing once they went through a journal, and why."""
 
 
 class Place(NamedTuple):
@@ -115,60 +68,9 @@ def looked_at() -> list[str]:
     return found
 
 
-def name(matches: Sequence[str]) -> str:
-    """What a journal is called in messages and in the state."""
-    return f"journal {' '.join(matches)}"
-
-
 def question(matches: Sequence[str], place: Place) -> tuple[str, ...]:
     """What `idle` asks, to learn whether anything is behind the place: cursor and matches."""
-    return (place.cursor, *matches, "+", *_DROPPED)
-
-
-def objection_to(matches: Sequence[str]) -> str | None:
-    """Why these matches prove nothing, None if they choose a POP server's own entries.
-
-    Several values of one field are alternatives, several fields must all fit; see journalctl(1).
-    """
-    chosen: dict[str, list[str]] = {}
-    for match in matches:
-        found = _MATCH.fullmatch(match)
-        if found is None or "\0" in match:
-            return f'has "{match}"; a match is FIELD=value, as _SYSTEMD_UNIT=dovecot.service'
-        chosen.setdefault(found[1], []).append(found[2])
-    units, users = chosen.get("_SYSTEMD_UNIT", []), chosen.get("_UID", [])
-    for unit in units:
-        if (why := _objection_to_unit(unit)) is not None:
-            return f'has the unit "{unit}": {why}; name the unit of the POP server'
-    if not units:
-        for user in users:
-            if (why := _objection_to_user(user)) is not None:
-                return f'has _UID "{user}": {why}; name the unit of the POP server'
-    if not units and not users:
-        named = f": any user can have {', '.join(chosen)}" if chosen else ""
-        return f"needs _SYSTEMD_UNIT=, the unit of the POP server, or _UID= of its own user{named}"
-    return None
-
-
-def _objection_to_unit(unit: str) -> str | None:
-    found = _UNIT.fullmatch(unit)
-    if found is None:
-        return "it is no name of a service"
-    name, kind = found[1], found[3]
-    for stem in (name, name.partition("-")[0] if kind == "scope" or name[:4] == "run-" else name):
-        if stem in _USERS_UNITS:
-            return _USERS_UNITS[stem]
-    if kind == "scope":
-        return "a scope holds whatever was started in it"
-    return "it runs web pages' programs" if re.fullmatch(r"php[\d.]*-fpm", name) else None
-
-
-def _objection_to_user(user: str) -> str | None:
-    if not re.fullmatch(r"[0-9]{1,10}", user):
-        return "it is no number"
-    if int(user) > _LAST_SYSTEM_USER:
-        return f"a server's own user has a number up to {_LAST_SYSTEM_USER}"
-    return None
+    return (place.cursor, *matches, "+", *DROPPED)
 
 
 class JournalReading:
@@ -177,11 +79,13 @@ class JournalReading:
     `edge` (UTC epoch seconds) is the time before which no login matters. `cut_behind` tells in how
     many bytes behind a cut message its rest may stand; see `formats`. `entries` counts,
     `unusable` those of them that are no evidence, and `dropped` how often journald's rate limit has
-    dropped messages. `anew`, known with the first frame, says whether
-    the reading begins at the edge, so that what was said before may not be known. After
-    `deadline` (seconds of `time.monotonic`) it ends where it is, `unfinished`, and the next one
-    goes on; nothing is ever `given_up`.
+    dropped messages. `anew`, known with the first frame, says whether the reading begins at the
+    edge, so that what was said before may not be known. After `deadline` (seconds of
+    `time.monotonic`) it ends where it is, `unfinished`, and the next one goes on.
     """
+
+    given_up = ""
+    """Nothing ever is; see `maillog.Reading`."""
 
     def __init__(
         self,
@@ -197,22 +101,17 @@ class JournalReading:
 
         `options` are further ones of journalctl's, such as --directory.
         """
-        self.name = name(matches)
         self.position = position
         self.entries = self.unusable = self.dropped = 0
         self.anew = position is None
-        self.unfinished = False
-        self.given_up = ""
         self._edge = max(0, int(edge - LATE))
-        self._cut_behind = cut_behind
-        self._command = [
-            *("journalctl", "--quiet", "--no-pager", "--output=json"),
-            *(f"--output-fields={','.join(FIELDS)}", *options),
-        ]
-        self._matches = [*matches, "+", *_DROPPED]
-        self._deadline = deadline
-        self._open: dict[str, None] = {}
-        self._doubted = 0
+        self._parts = _Parts(cut_behind)
+        self._journalctl = Journalctl(matches, options, deadline)
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the time was up."""
+        return self._journalctl.unfinished
 
     def frames(self) -> Iterator[Frame]:
         """Yield the new messages in the journal's order.
@@ -220,8 +119,7 @@ class JournalReading:
         Raises `SapdError` 66 if the journal can't be read; the place is then what it was.
         """
         if self.position is not None:
-            self._open = dict.fromkeys(self.position.open_streams)
-            self._doubted = self.position.doubted
+            self._parts.remember(self.position)
         cursor = None
         for entry in self._entries():
             cursor = entry["__CURSOR"]
@@ -232,59 +130,20 @@ class JournalReading:
             else:
                 yield frame
         if cursor is not None:
-            self.position = Place(cursor, tuple(self._open), self._doubted)
+            self.position = self._parts.place(cursor)
 
     def _entries(self) -> Iterator[dict[str, Any]]:
         """The entries behind the place; those from the edge on if it is lost."""
         if self.position is not None and _CURSOR.fullmatch(self.position.cursor):
-            with closing(self._run(f"--cursor={self.position.cursor}")) as entries:
+            with closing(self._journalctl.entries(f"--cursor={self.position.cursor}")) as entries:
                 first = next(entries, None)
                 if first is not None and first["__CURSOR"] == self.position.cursor:
                     yield from entries
                     return
         self.anew = True
-        self._open.clear()
-        self._doubted = 0
-        with closing(self._run(f"--since=@{self._edge}")) as entries:
+        self._parts.forget()
+        with closing(self._journalctl.entries(f"--since=@{self._edge}")) as entries:
             yield from entries
-
-    def _run(self, start: str) -> Generator[dict[str, Any], None, None]:
-        """Run journalctl from there on; stop it when the time is up."""
-        rest = b""
-        try:
-            with child.Running([*self._command, start, *self._matches]) as running:
-                for block in running.blocks(_SILENT):
-                    *lines, rest = (rest + block).split(b"\n")
-                    for line in lines:
-                        yield self._parsed(line)
-                    if len(rest) > _LONGEST:
-                        raise self._failed("an entry is endless")
-                    if self.entries and time.monotonic() > self._deadline:
-                        self.unfinished = True
-                        return
-                status, said = running.end(_SILENT)
-        except TimeoutError:
-            raise self._failed(f"journalctl says nothing for {_SILENT:.0f} s") from None
-        except OSError as error:
-            why = f"journalctl can't be started: {error.strerror or error}"
-            raise self._failed(why) from None
-        if status < 0:
-            raise self._failed(f"journalctl was ended by signal {-status}")
-        if status > 0:
-            words = said.decode(errors="replace").strip().splitlines()
-            why = words[-1] if words else f"journalctl ends with status {status}"
-            if "permission" in why.lower():
-                why = f"{why.rstrip('.')}; run it as root, or in the group systemd-journal"
-            raise self._failed(why)
-
-    def _parsed(self, line: bytes) -> dict[str, Any]:
-        try:
-            entry = json.loads(line)
-            if isinstance(entry["__CURSOR"], str):
-                return dict(entry)
-        except (ValueError, LookupError, TypeError, RecursionError):
-            pass
-        raise self._failed(f"journalctl writes no JSON: {line[:80].decode(errors='replace')}")
 
     def _frame(self, entry: dict[str, Any]) -> Frame | None:
         """The entry's message with what journald and the server say about it; None if it has none.
@@ -293,17 +152,13 @@ class JournalReading:
         """
         program, stamp = _value(entry, "SYSLOG_IDENTIFIER"), _stamp(entry)
         message = OVERLONG if entry.get("MESSAGE", b"") is None else _value(entry, "MESSAGE")
-        if entry.get("MESSAGE_ID") == _DROPPED_ID and entry.get("_TRANSPORT") == "driver":
+        if entry.get("MESSAGE_ID") == DROPPED_ID and entry.get("_TRANSPORT") == "driver":
             self.dropped += 1
-            self._doubted = max(self._doubted, self._cut_behind())
+            self._parts.note_dropped()
             return None
-        doubted = self._continues(entry)
-        if message is not None and self._doubted > 0:
-            self._doubted = max(0, self._doubted - len(message))
-            doubted = True
-        if doubted or message is None or program is None or not _PROGRAM.fullmatch(program):
+        if self._parts.may_hold(entry, message) or message is None or stamp is None:
             return None
-        if stamp is None:
+        if program is None or not _PROGRAM.fullmatch(program):
             return None
         host, pid = _value(entry, "_HOSTNAME") or b"", _value(entry, "_PID") or b""
         has_pid = "SYSLOG_PID" in entry and pid.isdigit()
@@ -314,6 +169,38 @@ class JournalReading:
             pid if has_pid else b"-",
             message,
         )
+
+
+class _Parts:
+    """Which entries may be parts of a message, by what was cut or dropped before them."""
+
+    def __init__(self, cut_behind: Callable[[], int]) -> None:
+        self._cut_behind = cut_behind
+        self._open: dict[str, None] = {}
+        self._doubted = 0
+
+    def remember(self, place: Place) -> None:
+        self._open = dict.fromkeys(place.open_streams)
+        self._doubted = place.doubted
+
+    def forget(self) -> None:
+        self._open.clear()
+        self._doubted = 0
+
+    def place(self, cursor: str) -> Place:
+        return Place(cursor, tuple(self._open), self._doubted)
+
+    def note_dropped(self) -> None:
+        """The head of a message may be among what journald dropped."""
+        self._doubted = max(self._doubted, self._cut_behind())
+
+    def may_hold(self, entry: dict[str, Any], message: bytes | None) -> bool:
+        """Whether an entry with this message may be a part of another."""
+        continues = self._continues(entry)
+        if message is not None and self._doubted > 0:
+            self._doubted = max(0, self._doubted - len(message))
+            return True
+        return continues
 
     def _continues(self, entry: dict[str, Any]) -> bool:
         """Whether an entry was cut, or the one before it of the same stream was."""
@@ -327,9 +214,6 @@ class JournalReading:
             if len(self._open) > _MOST_STREAMS:
                 self._open = {_EVERY_STREAM: None}
         return cut or continues
-
-    def _failed(self, why: str) -> errors.SapdError:
-        return errors.SapdError(errors.LOG_UNREADABLE, self.name, f"can't be read: {why}")
 
 
 def as_line(frame: Frame) -> bytes:

@@ -10,8 +10,8 @@ ARROWS = {
     "__main__": {"cli", "closing", "config", "defaults", "idle", "messages", "run"},
     "cli": {
         "addresses", "check", "closing", "config", "decision", "defaults",
-        "errors", "explain", "files", "formats", "journal", "maillog", "maps", "messages",
-        "init", "recogniser", "relay", "repeat", "report", "run", "shipped", "state",
+        "errors", "explain", "files", "formats", "journal", "journal_matches", "maillog", "maps",
+        "messages", "init", "recogniser", "relay", "repeat", "report", "run", "shipped", "state",
         "timestamps", "toml_table", "who",
     },
     "repeat": {
@@ -66,7 +66,9 @@ ARROWS = {
     "formats": {"addresses", "errors", "timestamps"},
     "explain": {"formats", "recogniser"},
     "cut": {"errors", "files", "logfile", "place"},
-    "journal": {"child", "defaults", "errors", "maillog", "recogniser", "timestamps"},
+    "journal": {"defaults", "journalctl", "maillog", "recogniser", "timestamps"},
+    "journalctl": {"child", "errors", "journal_matches"},
+    "journal_matches": set(),
     "maillog": {"errors", "logfile", "place", "plan", "rotated", "timestamps"},
     "plan": {"edge", "logfile", "place", "rotated", "timestamps"},
     "edge": {"logfile", "place", "timestamps"},
@@ -74,8 +76,8 @@ ARROWS = {
     "logfile": {"place"},
     "place": set(),
     "config": {
-        "addresses", "defaults", "errors", "files", "formats", "idle", "journal", "maps", "relay",
-        "timestamps", "toml_table",
+        "addresses", "defaults", "errors", "files", "formats", "idle", "journal_matches", "maps",
+        "relay", "timestamps", "toml_table",
     },
     "toml_table": {"addresses", "errors"},
     "check": {
@@ -88,7 +90,7 @@ ARROWS = {
     },
     "check.journals": {
         "check.finding", "check.look", "child", "config", "errors", "formats", "journal",
-        "recogniser", "timestamps",
+        "journal_matches", "recogniser", "timestamps",
     },
     "check.sendmail": {
         "check.finding", "check.readable", "errors", "files", "maps.databases", "maps.live",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sapd import config, errors, journal
+from sapd import config, errors, journal_matches
 
 UNIT = "_SYSTEMD_UNIT=dovecot.service"
 
@@ -22,7 +22,7 @@ UNIT = "_SYSTEMD_UNIT=dovecot.service"
     ],
 )
 def test_matches_that_choose_a_servers_own_entries(matches: list[str]) -> None:
-    assert journal.objection_to(matches) is None
+    assert journal_matches.objection_to(matches) is None
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_matches_that_choose_a_servers_own_entries(matches: list[str]) -> None:
     ],
 )
 def test_matches_that_prove_nothing_are_refused_by_name(matches: list[str], why: str) -> None:
-    assert why in str(journal.objection_to(matches))
+    assert why in str(journal_matches.objection_to(matches))
 
 
 def load(tmp_path: Path, log: str) -> config.Config:

@@ -13,7 +13,8 @@ from sapd.check.finding import Finding, Note, problem
 from sapd.check.look import Look
 from sapd.config import Config, Log
 from sapd.formats import usable
-from sapd.journal import JournalReading, objection_to
+from sapd.journal import JournalReading
+from sapd.journal_matches import objection_to
 from sapd.recogniser import DAY, Event, Recogniser
 from sapd.timestamps import Clock
 

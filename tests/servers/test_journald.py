@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sapd import errors, idle, journal
+from sapd import errors, idle, journal, journalctl
 from sapd.journal import OVERLONG, JournalReading, Place
 from sapd.recogniser import Event, Frame, Recogniser, Rejection
 from sapd.timestamps import Clock
@@ -302,7 +302,7 @@ def script(path: Path, text: str) -> None:
 def test_a_journalctl_that_fails_leaves_the_place(
     tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch, text: str, why: str
 ) -> None:
-    monkeypatch.setattr(journal, "_SILENT", 1.0)
+    monkeypatch.setattr(journalctl, "_SILENT", 1.0)
     make_journal(tmp_path / "a.journal", [entry(n, f"m{n}") for n in range(9)])
     first = reading(tmp_path)
     messages(first)
@@ -354,7 +354,7 @@ def test_a_files_look_has_its_number_of_entries(tmp_path: Path) -> None:
 
 
 CLIENT, STRANGER = "198.51.100.7", "203.0.113.66"
-LINES = Path(__file__).parents[1] / "examples" / "sendmail" / "access.mc"
+LINES = Path(__file__).parents[2] / "examples" / "sendmail" / "access.mc"
 
 
 class Host:
