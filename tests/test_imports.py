@@ -112,7 +112,7 @@ ARROWS = {
     "init.choice": {"init.logs", "init.page"},
     "init.logs": {
         "check.journals", "check.look", "check.rotation", "check.syslogs", "check.table", "errors",
-        "formats", "journal", "recogniser", "timestamps",
+        "formats", "journal", "journal_matches", "recogniser", "timestamps",
     },
     "init.servers": {
         "check.look", "check.running", "check.table", "defaults", "init.page", "maps.sendmail_cf",

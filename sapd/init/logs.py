@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from sapd import errors, formats, journal, timestamps
+from sapd import errors, formats, journal, journal_matches, timestamps
 from sapd.check import journals, table
 from sapd.check.look import Look
 from sapd.check.rotation import rotates
@@ -197,7 +197,7 @@ class _Counting:
     def unit(self, unit: str) -> Seen:
         """What the last day of a unit's journal holds."""
         now = time.time()
-        names = [name for name in self._names if name not in journal.UNPROVEN]
+        names = [name for name in self._names if name not in journal_matches.UNPROVEN]
         recogniser = Recogniser(names, Clock(now))
         logins, servers, lines = Counter[str](), Counter[str](), 0
         try:
