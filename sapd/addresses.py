@@ -5,6 +5,7 @@ address is the IPv4 address that it stands for (RFC 4291 section 2.5.5.2).
 """
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 
@@ -12,6 +13,7 @@ Network = IPv4Network | IPv6Network
 
 _OCTET = rb"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
 _IPV4 = re.compile(_OCTET + rb"(?:\." + _OCTET + rb"){3}")  # a fifth of the time ipaddress takes
+_IPV4_TEXT = re.compile(_IPV4.pattern.decode())
 
 
 def parse_address(text: bytes) -> str | None:
@@ -28,6 +30,11 @@ def parse_address(text: bytes) -> str | None:
     if ip.scope_id is not None:
         return None
     return str(ip.ipv4_mapped or ip)
+
+
+def are_addresses(texts: Iterable[str]) -> bool:
+    """Whether all of these are addresses in their usual spelling."""
+    return all(_IPV4_TEXT.fullmatch(text) or parse_address(text.encode()) == text for text in texts)
 
 
 def parse_network(text: str, *, strict: bool = True) -> Network:

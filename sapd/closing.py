@@ -67,7 +67,7 @@ def _close(
     for address, accounts in sorted(was.lets_in().items()):
         for account in sorted(set(accounts) - decided.open.get(address, {}).keys()):
             report.actions.append(("close", f"{address} {account}"))
-    saved.change(decision=decided, unpublished=None)
+    saved.change(decision=decided, unpublished=None, basis="")
     saved.save(now, report.problems)
     state.note_pass(saved.directory)
 

@@ -6,6 +6,7 @@ everywhere: for the map, the trail, the warnings, `sapd who` and `sapd match --e
 
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
+from itertools import chain
 from math import inf
 from typing import NamedTuple
 
@@ -89,6 +90,13 @@ class Decision(NamedTuple):
         }
         return Decision({address: ends for address, ends in kept.items() if ends}, self.closed)
 
+    def of(self, addresses: Iterable[str]) -> "Decision":
+        """The same about these addresses alone."""
+        return Decision(
+            {address: self.open[address] for address in addresses if address in self.open},
+            {address: self.closed[address] for address in addresses if address in self.closed},
+        )
+
     def ends(self) -> dict[str, float]:
         """When each open address closes, if nobody logs in again (UTC epoch seconds)."""
         return {address: max(accounts.values()) for address, accounts in self.open.items()}
@@ -107,16 +115,43 @@ class Grant(NamedTuple):
     until: float
 
 
-def decide(ledger: Ledger, rules: Rules, objection: OfAddress, now: float) -> Decision:
-    """Judge every claim as of `now` (UTC epoch seconds); a login after that is no claim yet."""
-    decision = Decision({}, {})
-    for address in ledger.claims:
+def decide(
+    ledger: Ledger,
+    rules: Rules,
+    objection: OfAddress,
+    now: float,
+    last: Decision | None = None,
+    addresses: Iterable[str] | None = None,
+) -> Decision:
+    """Judge every claim as of `now` (UTC epoch seconds); a login after that is no claim yet.
+
+    With `addresses` only those from there: for others the `last` decision still holds.
+    """
+    decision = Decision({}, {}) if last is None else Decision(last.open.copy(), last.closed.copy())
+    for address in ledger.claims if addresses is None else addresses:
+        decision.open.pop(address, None)
+        decision.closed.pop(address, None)
+        if address not in ledger.claims:
+            continue
         is_open, closed = judge(ledger, rules, objection, address, now)
         if is_open:
             decision.open[address] = is_open
         if closed:
             decision.closed[address] = closed
     return decision
+
+
+def unsettled(ledger: Ledger, rules: Rules, last: Decision, now: float) -> list[str] | None:
+    """The addresses for which the last decision may not hold any more; None if that is all.
+
+    For a decision that was made before `now` (UTC epoch seconds), by the same rules and the same
+    entries of the administrator's. What time or a login changes is found by the address. But a
+    login ends claims of other addresses, too, if `one_address` is set; and a closing by hand any.
+    """
+    if rules.one_address or ledger.revoked:
+        return None
+    ended = [address for address, ends in last.open.items() if min(ends.values()) <= now]
+    return list(dict.fromkeys([*ledger.touched, *last.closed, *ended]))
 
 
 def judge(
@@ -220,14 +255,15 @@ def grants(ledger: Ledger, decision: Decision) -> list[Grant]:
     return sorted(found, key=lambda grant: (grant.until, grant.address))
 
 
-def next_end(ledger: Ledger, rules: Rules, now: float) -> float:
-    """When time alone will close something (UTC epoch seconds); infinite if it never does."""
-    ends = (
+def next_end(ledger: Ledger, rules: Rules, decision: Decision, now: float) -> float:
+    """When time alone will change a decision (UTC epoch seconds); infinite if it never does."""
+    closed = (
         ledger.end(rules, address, account)
-        for address, accounts in ledger.claims.items()
+        for address, accounts in decision.closed.items()
         for account in accounts
     )
-    return min((end for end in ends if end > now), default=inf)
+    is_open = (end for ends in decision.open.values() for end in ends.values())
+    return min((end for end in chain(is_open, closed) if end > now), default=inf)
 
 
 def pairs(claims: Mapping[str, Iterable[str]]) -> set[tuple[str, str]]:

@@ -119,7 +119,7 @@ def note(
     if any("\n" in row for row in [*snapshot, *asked]) or now < snapshot.settled:
         return None
     rows = [*asked, *(f"{path}\t{look}" for path, look in snapshot.items())]
-    head = [os.path.abspath(config), *_machine(), repr(now), repr(until)]
+    head = [os.path.abspath(config), *machine(), repr(now), repr(until)]
     return os.fsencode("\n".join([_FIRST, *head, *rows, _LAST]))
 
 
@@ -133,7 +133,7 @@ def nothing_happened(config: str) -> bool:
         text = _read(os.path.join(directory, NAME), os.O_NOFOLLOW)
         first, path, program, boot, since, until, *rows, last = text.split("\n")
         nothing = (
-            [first, path, program, boot] == [_FIRST, os.path.abspath(config), *_machine()]
+            [first, path, program, boot] == [_FIRST, os.path.abspath(config), *machine()]
             and last == _LAST
             and float(since) <= time() < float(until)
             and _unchanged(rows)
@@ -229,7 +229,7 @@ def boot_id() -> str:
     return found or f"at {round(time() - clock_gettime(_SINCE_BOOT))}"
 
 
-def _machine() -> list[str]:
+def machine() -> list[str]:
     """Which program this is, and which boot."""
     return [_PROGRAM, boot_id()]
 

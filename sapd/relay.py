@@ -141,11 +141,13 @@ class Ledger:
     `logouts` has the first logout since an account's login from an address. `last_address` says
     where an account logged in last, and when. `revoked` says of an address, or of
     `EVERY_ADDRESS`, when somebody closed it, and up to when logins do not count; the latter is
-    earlier once the clock was set back.
+    earlier once the clock was set back. `touched` are the addresses whose claims or logouts have
+    changed since they were judged, in order: see `decision.unsettled`.
     """
 
     def __init__(self) -> None:
         """Start with no claims."""
+        self.touched: dict[str, None] = {}
         self.claims: Claims = {}
         self.logouts: Claims = {}
         self.last_address: dict[str, tuple[str, float]] = {}
@@ -155,7 +157,7 @@ class Ledger:
 
     def __eq__(self, other: object) -> bool:
         """Whether another ledger says the same."""
-        return isinstance(other, Ledger) and vars(self) == vars(other)
+        return isinstance(other, Ledger) and vars(self) | {"touched": other.touched} == vars(other)
 
     def login(self, rules: Rules, address: str, account: str, login: float, now: float) -> bool:
         """Merge one login; whether it changed the claims and is still within its window.
@@ -177,6 +179,7 @@ class Ledger:
         if account in accounts and accounts[account].written >= login:
             return False
         accounts[account] = Stamp(login, counted)
+        self.touched[address] = None
         return until > now and not self.is_revoked(address, account, now)
 
     def logout(self, rules: Rules, address: str, account: str, logout: float, now: float) -> None:
@@ -192,6 +195,7 @@ class Ledger:
         first = known.get(account)
         if first is None or first.written < login.written or logout < first.written:
             known[account] = Stamp(logout, min(logout, now))
+            self.touched[address] = None
 
     def close(self, addresses: Collection[str], now: float) -> None:
         """Revoke what was read until now from these addresses, or from all if none is named."""
@@ -229,22 +233,17 @@ class Ledger:
         login = self.claims[address][account].written
         return latest if latest != address and since > login else None
 
-    def expire(self, rules: Rules, now: float) -> None:
-        """Drop what is stale, and what may not be any more."""
-        for address, accounts in list(self.claims.items()):
-            for account, login in list(accounts.items()):
-                accounts[account] = login = login.not_after(now)
-                if rules.until(address, login.counted) > now:
-                    continue
-                if self.end(rules, address, account) <= now:
-                    del accounts[account]
-            if not accounts or rules.forbids(address):
-                del self.claims[address]
-        self.logouts = {
-            address: kept
-            for address, accounts in self.logouts.items()
-            if (kept := {a: t.not_after(now) for a, t in accounts.items() if self._has(address, a)})
-        }
+    def expire(self, rules: Rules, now: float, addresses: Collection[str] | None = None) -> None:
+        """Drop what is stale, and what may not be any more; of these `addresses`, if not of all."""
+        for address in [*self.claims] if addresses is None else addresses:
+            self._expire(rules, address, now)
+        for address in [*self.logouts] if addresses is None else addresses:
+            known = self.logouts.get(address, {})
+            kept = {a: t.not_after(now) for a, t in known.items() if self._has(address, a)}
+            if kept:
+                self.logouts[address] = kept
+            elif known:
+                del self.logouts[address]
         since = now - rules.longest  # no claim can be older
         self.last_address = {
             account: (address, min(time, now + AHEAD))
@@ -256,6 +255,17 @@ class Ledger:
             for address, (closed, until) in self.revoked.items()
             if closed > since
         }
+
+    def _expire(self, rules: Rules, address: str, now: float) -> None:
+        accounts = self.claims.get(address, {})
+        for account, login in list(accounts.items()):
+            accounts[account] = login = login.not_after(now)
+            if rules.until(address, login.counted) > now:
+                continue
+            if self.end(rules, address, account) <= now:
+                del accounts[account]
+        if address in self.claims and (not accounts or rules.forbids(address)):
+            del self.claims[address]
 
     def _has(self, address: str, account: str) -> bool:
         return account in self.claims.get(address, ())

@@ -100,7 +100,6 @@ class _Pass:
         if closing is not None:
             ledger.close(closing, self.now)
             self._save()  # first of all: what is not remembered is opened again by the next run
-        ledger.expire(config.rules, self.now)
         self.saved.state, changes = publishing.publish(
             config, self.map, self.saved.state, renewed, self.now, self.report, dry=self.dry
         )
@@ -193,7 +192,9 @@ class _Pass:
             return
         config, was = self.config, self.saved.state
         self.snapshot.add(config.snapshot)
-        until = min(decision.next_end(was.ledger, config.rules, self.now), was.next_doubt())
+        until = min(
+            decision.next_end(was.ledger, config.rules, was.decision, self.now), was.next_doubt()
+        )
         asked = intake.questions(config.logs, was.positions)
         folder = config.state_directory
         state.note_idle(config.path, folder, self.snapshot, self.now, until, asked)

@@ -1,9 +1,18 @@
-"""What a run leaves for the next one: `state.json`, version 5, mode 0600.
+"""What a run leaves for the next one: `state.json`, version 6, mode 0600.
 
 JSON that a person can read. Times are UTC epoch seconds, offsets bytes; an anchor's bytes stand
-as Latin-1 text, each character one byte. A claim is [login as written, as counted, end]; its end is
-null if it does not open its address, and `closed` then has the code and the detail of the reason.
-Version 4, of sapd 0.1.0, is read as well.
+as Latin-1 text, each character one byte. What there may be many of stands in tables, a row a line:
+
+`claims`        address, account, login as written, as counted, end; the end is null if the claim
+                does not open its address, and then `closed` has the reason
+`logouts`       address, account, logout as written, as counted
+`last_address`  account, address, time
+`revoked`       address or "every", time of the closing, time up to which no login counts
+`closed`        address, account, code of the reason, its detail
+
+`seal` is a digest of all that stands before it. Where it does not fit, because somebody edited the
+file, everything counts all the same, but the decision is made anew from the claims. Version 4, of
+sapd 0.1.0, is read as well.
 
 A file that is damaged, or of a version this program does not know, is never half used and never
 overwritten: `Damaged` says why, `set_aside` renames it, and the next pass rebuilds everything still
@@ -22,26 +31,28 @@ import os
 import re
 import stat
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from math import inf
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from sapd import cut, errors, files
-from sapd.addresses import parse_address
+from sapd.addresses import are_addresses
 from sapd.cut import PendingCut
 from sapd.decision import Closed, Decision, Reason
 from sapd.idle import LAST_PASS, Snapshot, note, touch
 from sapd.idle import NAME as NOTE
 from sapd.journal import Place
 from sapd.maps import Access
-from sapd.maps.live import Published
+from sapd.maps.live import Published, digest
 from sapd.place import Cursor, Position
 from sapd.recogniser import Context, Doubt
-from sapd.relay import EVERY_ADDRESS, Claims, Ledger, Stamp
+from sapd.relay import EVERY_ADDRESS, Ledger, Stamp
 from sapd.timestamps import AHEAD, LAST
 
-VERSION = 5
+T = TypeVar("T")
+
+VERSION = 6
 _NAME = "state.json"
 _HOUR = 3600  # seconds
 _LONG_HELD = 120  # seconds, after which another run's lock is worth a word
@@ -65,8 +76,9 @@ class State(NamedTuple):
     `time` is when the state last changed, `latest` the latest such time: the clock may have been
     set back. `contexts` has, for each log, what its lines say about later ones, `pending_cuts` cuts
     that were begun, and `at_set_back` the positions when the clock was set back. `decision` is
-    the last one. `ahead` names the logs whose stamps lie ahead of now. `access` is the last
-    [access] with which a map was published, `unpublished` tells of a map that could not be.
+    the last one, and `basis` a digest of what it went by beside the claims; empty if that is not
+    known. `ahead` names the logs whose stamps lie ahead of now. `access` is the last [access] with
+    which a map was published, `unpublished` tells of a map that could not be.
     """
 
     time: float
@@ -81,12 +93,11 @@ class State(NamedTuple):
     access: Access | None = None
     published: Published | None = None
     unpublished: Unpublished | None = None
+    basis: str = ""
 
-    def lets_in(self) -> dict[str, list[str]]:
+    def lets_in(self) -> Mapping[str, Collection[str]]:
         """Whom the map lets in by what was done last: {address: accounts}."""
-        if self.unpublished is not None:
-            return self.unpublished.open
-        return {address: sorted(accounts) for address, accounts in self.decision.open.items()}
+        return self.decision.open if self.unpublished is None else self.unpublished.open
 
     def of_logs(self, paths: Collection[str]) -> State:
         """The state without what is about other logs."""
@@ -202,7 +213,7 @@ class SavedState:
         self._dry = dry
         self._can_save = True
         self._seen: Snapshot | None = None
-        self._text = ""
+        self._body = ""  # of the file
 
     def load(self, problems: list[errors.SapdError]) -> None:
         """Load the state, unless the file looks as it did when this process used it last.
@@ -214,10 +225,12 @@ class SavedState:
         known, self.snapshot = self.snapshot, None
         if known == self._seen:
             return
-        self.state, self._text = empty(), ""
+        self.state, self._body = empty(), ""
         try:
-            self.state = load(self.directory)
-            self._text = self._timeless()
+            text = _read(self.directory)
+            if text:
+                self.state = _of_text(self.directory, text)
+            self._body = _body_of(text) if text else _body(self.state)
         except Damaged as damaged:
             self._seen = None
             problems.append(self._set_aside(damaged))
@@ -238,36 +251,34 @@ class SavedState:
                 what = f"nor be set aside ({problem.reason}); nothing is saved"
         return errors.SapdError(damaged.status, damaged.subject, f"{damaged.reason}; {what}")
 
-    def _timeless(self) -> str:
-        """The state as it would be saved, but for the times, which change with every pass."""
-        return to_text(self.state._replace(time=0, latest=0))
-
     def change(self, **fields: Any) -> None:
         """Replace these fields of the state."""
         self.state = self.state._replace(**fields)
 
     def must_be_saved(self) -> None:
         """Have the next `save` write the file, whatever it holds."""
-        self._text = ""
+        self._body = ""
 
     def save(self, now: float, problems: list[errors.SapdError]) -> bool:
         """Save the state if it changed; whether the disk now holds what memory does.
 
         If it can't be saved `problems` gets the reason, once.
         """
-        text = self._timeless()
-        if self._dry or text == self._text:
+        if self._dry:
+            return True
+        body = _body(self.state)
+        if body == self._body:
             return True
         if not self._can_save:
             return False
         self.state = self.state._replace(time=now, latest=max(self.state.latest, now))
         try:
-            save(self.directory, to_text(self.state))
+            save(self.directory, _with_head(self.state, body))
         except errors.SapdError as problem:
             problems.append(problem)
             self._can_save = False
             return False
-        self._text = text
+        self._body = body
         self._seen = Snapshot([path(self.directory)])
         return True
 
@@ -283,11 +294,17 @@ def path(directory: str) -> str:
 
 def load(directory: str) -> State:
     """Read the state; an absent one is empty. Raises `Damaged`, or `SapdError` 73, 77."""
+    text = _read(directory)
+    return _of_text(directory, text) if text else empty()
+
+
+def _read(directory: str) -> str:
+    """The file's text, nothing if there is no file; raises as `load` does."""
     path = os.path.join(directory, _NAME)
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
-        return empty()
+        return ""
     except NotADirectoryError:
         reason = "is no folder; move it away"
         raise errors.SapdError(errors.CANT_CREATE, directory, reason) from None
@@ -296,17 +313,32 @@ def load(directory: str) -> State:
             errors.NO_PERMISSION, path, f"can't be read: {error.strerror}"
         ) from None
     except OSError as error:
-        raise Damaged(errors.BAD_STATE, path, f"can't be used: {error.strerror}") from None
+        raise _damaged(directory, f"can't be used: {error.strerror}") from None
     try:
         with os.fdopen(fd, "rb") as file:
             about = os.fstat(fd)
             if not stat.S_ISREG(about.st_mode):
-                raise ValueError("is not a regular file")
+                raise _damaged(directory, "can't be used (is not a regular file)")
             if about.st_size > _LARGEST:
-                raise ValueError(f"has {about.st_size} bytes")
-            return _from_json(json.loads(file.read(), object_pairs_hook=_unique))
+                raise _damaged(directory, f"can't be used (has {about.st_size} bytes)")
+            data = file.read()
+            if not (text := data.decode(json.detect_encoding(data), "surrogatepass")):
+                raise _damaged(directory, "can't be used (is empty)")
+            return text
     except OSError as error:
-        raise Damaged(errors.BAD_STATE, path, f"can't be used ({error.strerror})") from None
+        raise _damaged(directory, f"can't be used ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise _damaged(directory, f"can't be used ({error})") from None
+
+
+def _damaged(directory: str, reason: str) -> Damaged:
+    return Damaged(errors.BAD_STATE, os.path.join(directory, _NAME), reason)
+
+
+def _of_text(directory: str, text: str) -> State:
+    """The state that a file's text holds; raises `Damaged`."""
+    try:
+        state = _from_json(json.loads(text, object_pairs_hook=_unique))
     except (
         LookupError,
         ArithmeticError,
@@ -316,7 +348,9 @@ def load(directory: str) -> State:
         RecursionError,
     ) as error:
         what = str(error) if isinstance(error, ValueError) else "has an unknown shape"
-        raise Damaged(errors.BAD_STATE, path, f"can't be used ({what})") from None
+        raise _damaged(directory, f"can't be used ({what})") from None
+    sealed, _, seal = text.rpartition(_SEAL)
+    return state if seal == f'"{_seal(sealed)}"\n}}\n' else state._replace(basis="")
 
 
 def set_aside(directory: str) -> str:
@@ -386,20 +420,72 @@ def save(directory: str, text: str) -> None:
 
 
 def to_text(state: State) -> str:
-    """The state as JSON, one address a line."""
-    breaking = (",\n  ", ": ")  # with `indent` json would do it in Python, ten times slower
-    sections = [
-        f' "{name}": {json.dumps(value, separators=breaking)}'
-        for name, value in _to_json(state).items()
-    ]
-    return "{\n" + ",\n".join(sections) + "\n}\n"
+    """The state as JSON."""
+    return _with_head(state, _body(state))
+
+
+_SEAL = ',\n "seal": '
+
+
+def _with_head(state: State, body: str) -> str:
+    """The whole text, of which the body is all that makes a state worth saving."""
+    head = {"version": VERSION, "time": state.time, "latest": state.latest, "basis": state.basis}
+    members = _members({name: json.dumps(value) for name, value in head.items()})
+    sealed = f"{{\n{members},\n{body}"
+    return f'{sealed}{_SEAL}"{_seal(sealed)}"\n}}\n'
+
+
+def _body_of(text: str) -> str:
+    """The body of a whole text; of any other text, something else."""
+    return text.split("\n", 5)[-1].rpartition(_SEAL)[0]
+
+
+def _seal(text: str) -> str:
+    return digest(text.encode("utf-8", "surrogatepass"))
+
+
+def _body(state: State) -> str:
+    tables = {name: _table(rows) for name, rows in _tables(state).items()}
+    others = {name: json.dumps(value) for name, value in _to_json(state).items()}
+    return _members(others | tables)
+
+
+def _members(values: dict[str, str]) -> str:
+    return ",\n".join(f' "{name}": {text}' for name, text in values.items())
+
+
+def _table(rows: Iterable[tuple[Any, ...]]) -> str:
+    """JSON, a row a line. Inside of a text no quotation mark follows a bracket, but a backslash."""
+    return json.dumps(list(rows)).replace('], ["', '],\n  ["').replace('[["', '[\n  ["')
+
+
+def _tables(state: State) -> dict[str, Iterable[tuple[Any, ...]]]:
+    ledger, none = state.ledger, dict[str, float]()
+    return {
+        "claims": (
+            (address, account, login.written, login.counted, ends.get(account))
+            for address, accounts in ledger.claims.items()
+            for ends in (state.decision.open.get(address, none),)
+            for account, login in accounts.items()
+        ),
+        "logouts": (
+            (address, account, *logout)
+            for address, accounts in ledger.logouts.items()
+            for account, logout in accounts.items()
+        ),
+        "last_address": ((account, *where) for account, where in ledger.last_address.items()),
+        "revoked": ((address, *times) for address, times in ledger.revoked.items()),
+        "closed": (
+            (address, account, why.reason.value, why.detail)
+            for address, accounts in sorted(state.decision.closed.items())
+            for account, why in sorted(accounts.items())
+        ),
+    }
 
 
 def _to_json(state: State) -> dict[str, Any]:
+    unpublished = state.unpublished
     return {
-        "version": VERSION,
-        "time": state.time,
-        "latest": state.latest,
         "logs": {
             path: {
                 **_position_to_json(where),
@@ -413,32 +499,10 @@ def _to_json(state: State) -> dict[str, Any]:
             for path, context in state.contexts.items()
             if context.connects or context.cut
         },
-        "claims": _claims_to_json(state.ledger.claims, state.decision.open),
-        "logouts": state.ledger.logouts,
-        "last_address": state.ledger.last_address,
-        "revoked": state.ledger.revoked,
-        "closed": {
-            address: {account: [why.reason.value, why.detail] for account, why in accounts.items()}
-            for address, accounts in state.decision.closed.items()
-        },
         "ahead": sorted(state.ahead),
         "access": state.access and {"server": state.access.server, **state.access.options},
         "published": state.published and state.published._asdict(),
-        "unpublished": state.unpublished and state.unpublished._asdict(),
-    }
-
-
-def _claims_to_json(
-    claims: Claims, open_: dict[str, dict[str, float]]
-) -> dict[str, dict[str, tuple[float, float, float | None]]]:
-    none: dict[str, float] = {}
-    return {
-        address: {
-            account: (login.written, login.counted, ends.get(account))
-            for account, login in accounts.items()
-        }
-        for address, accounts in claims.items()
-        for ends in (open_.get(address, none),)
+        "unpublished": unpublished and unpublished._asdict(),
     }
 
 
@@ -469,6 +533,7 @@ def _from_json(read: Any) -> State:
         raise ValueError(f"is of version {version}, this program knows {VERSION}")
     logs = {_text(path): where for path, where in read["logs"].items()}
     cuts = {path: where["pending_cut"] for path, where in logs.items() if where["pending_cut"]}
+    ledger, decision = _ledger(read)
     return State(
         time=_number(read["time"]),
         latest=_number(read["latest"]),
@@ -476,60 +541,60 @@ def _from_json(read: Any) -> State:
         pending_cuts={path: _pending_cut(cut) for path, cut in cuts.items()},
         at_set_back={_text(path): _position(at) for path, at in read["at_set_back"].items()},
         contexts={_text(path): _context(of) for path, of in read["contexts"].items()},
-        ledger=_ledger(read),
-        decision=_decision(read),
+        ledger=ledger,
+        decision=decision,
         ahead={_text(path) for path in _list(read["ahead"])},
         access=None if read["access"] is None else _access(read["access"]),
         published=None if read["published"] is None else _published(read["published"]),
         unpublished=None if read["unpublished"] is None else _unpublished(read["unpublished"]),
+        basis=_text(read["basis"]),
     )
 
 
-def _ledger(read: Any) -> Ledger:
+def _ledger(read: Any) -> tuple[Ledger, Decision]:
     ledger = Ledger()
-    ledger.claims, ledger.logouts = _stamps(read["claims"]), _stamps(read["logouts"])
-    ledger.last_address = {
-        _text(account): (_address(address), _number(time))
-        for account, (address, time) in read["last_address"].items()
-    }
-    ledger.revoked = {
-        address if address == EVERY_ADDRESS else _address(address): (
-            _number(closed),
-            _number(until),
-        )
-        for address, (closed, until) in read["revoked"].items()
-    }
-    return ledger
+    stamped = (_addresses, _texts, _numbers, _numbers)
+    addresses, accounts, written, counted, ends = _columns(read["claims"], *stamped, _ends)
+    ledger.claims = _nested(zip(addresses, accounts, map(Stamp, written, counted), strict=True))
+    is_open = _nested(
+        row for row in zip(addresses, accounts, ends, strict=True) if row[2] is not None
+    )
+    addresses, accounts, written, counted = _columns(read["logouts"], *stamped)
+    ledger.logouts = _nested(zip(addresses, accounts, map(Stamp, written, counted), strict=True))
+    names, *where = _columns(read["last_address"], _texts, _addresses, _numbers)
+    ledger.last_address = _unique([*zip(names, zip(*where, strict=True), strict=True)])
+    names, *times = _columns(read["revoked"], _addresses_or_every, _numbers, _numbers)
+    ledger.revoked = _unique([*zip(names, zip(*times, strict=True), strict=True)])
+    addresses, accounts, codes, details = _columns(
+        read["closed"], _addresses, _texts, _texts, _texts
+    )
+    why = map(Closed, map(Reason, codes), details)
+    return ledger, Decision(is_open, _nested(zip(addresses, accounts, why, strict=True)))
 
 
-def _stamps(read: Any) -> Claims:
-    return {
-        _address(address): {
-            _text(account): Stamp(_number(written), _number(counted))
-            for account, (written, counted, *_) in accounts.items()
-        }
-        for address, accounts in read.items()
-    }
+def _columns(rows: Any, *checks: Callable[[Collection[Any]], None]) -> list[tuple[Any, ...]]:
+    """The columns of a table, each checked as a whole: there may be a million rows."""
+    if not set(map(type, _list(rows))) <= {list} or not set(map(len, rows)) <= {len(checks)}:
+        raise ValueError("has something else where a table should stand")
+    columns = [*zip(*rows, strict=True)] or [()] * len(checks)
+    for check, column in zip(checks, columns, strict=True):
+        check(column)
+    return columns
 
 
-def _decision(read: Any) -> Decision:
-    ends = {
-        address: {
-            account: _number(end) for account, (_, _, end) in accounts.items() if end is not None
-        }
-        for address, accounts in read["claims"].items()
-    }
-    closed = {
-        _address(address): {
-            _text(account): Closed(Reason(code), _text(detail))
-            for account, (code, detail) in accounts.items()
-        }
-        for address, accounts in read["closed"].items()
-    }
-    return Decision({address: found for address, found in ends.items() if found}, closed)
+def _nested(rows: Iterable[tuple[str, str, T]]) -> dict[str, dict[str, T]]:
+    """{address: {account: value}}."""
+    found: dict[str, dict[str, T]] = {}
+    count = 0
+    for address, account, value in rows:
+        found.setdefault(address, {})[account] = value
+        count += 1
+    if sum(map(len, found.values())) != count:
+        raise ValueError("says something twice")
+    return found
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, T]]) -> dict[str, T]:
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("says something twice")
@@ -604,21 +669,16 @@ def _from_version_4(read: Any) -> dict[str, Any]:
             for path, where in read["logs"].items()
         },
         "at_set_back": {},
-        "claims": {
-            address: {
-                account: (login, login, None if account in closed.get(address, ()) else login)
-                for account, login in accounts.items()
-            }
-            for address, accounts in read["claims"].items()
-        },
-        "logouts": {
-            address: {account: (logout, logout) for account, logout in accounts.items()}
-            for address, accounts in read["logouts"].items()
-        },
-        "last_address": read["homes"],
-        "revoked": read["shut"],
-        "closed": closed,
+        "claims": [
+            [address, account, login, login, None if (address, account) in closed else login]
+            for address, account, login in _rows(read["claims"])
+        ],
+        "logouts": [[*who, logout, logout] for *who, logout in _rows(read["logouts"])],
+        "last_address": [[account, *where] for account, where in read["homes"].items()],
+        "revoked": [[address, *times] for address, times in read["shut"].items()],
+        "closed": [[*who, *why] for who, why in closed.items()],
         "access": None,
+        "basis": "",
         "published": read["published"]
         and {
             **read["published"],
@@ -631,15 +691,21 @@ def _from_version_4(read: Any) -> dict[str, Any]:
     }
 
 
-def _closed_of_version_4(read: Any) -> dict[str, dict[str, tuple[str, str]]]:
-    closed = {
-        address: {account: _code_of(words) for account, words in accounts.items()}
-        for address, accounts in read["closed"].items()
-    }
+def _closed_of_version_4(read: Any) -> dict[tuple[str, str], tuple[str, str]]:
+    closed = {(address, account): words for address, account, words in _rows(read["closed"])}
     for address, words in read["refused"].items():
-        refused = dict.fromkeys(read["claims"].get(address, {}), _code_of(words))
-        closed[address] = {**closed.get(address, {}), **refused}
-    return closed
+        for account in read["claims"].get(address, ()):
+            closed[address, account] = words
+    return {who: _code_of(words) for who, words in closed.items()}
+
+
+def _rows(nested: Any) -> list[tuple[str, str, Any]]:
+    """The rows of {address: {account: value}}."""
+    return [
+        (address, account, value)
+        for address, accounts in nested.items()
+        for account, value in accounts.items()
+    ]
 
 
 def _code_of(words: str) -> tuple[str, str]:
@@ -659,9 +725,8 @@ def _cursor(read: Any) -> Cursor:
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < LAST:
-        raise ValueError("has something else where a time should stand")
-    return value
+    _numbers([value])
+    return value  # type: ignore[no-any-return]
 
 
 def _natural(value: Any) -> int:
@@ -670,16 +735,38 @@ def _natural(value: Any) -> int:
     return value
 
 
+def _numbers(column: Collection[Any]) -> None:
+    if not set(map(type, column)) <= {int, float} or not all(0 <= n < LAST for n in column):
+        raise ValueError("has something else where a time should stand")
+
+
+def _ends(column: Collection[Any]) -> None:
+    _numbers([end for end in column if end is not None])
+
+
 def _text(value: Any) -> str:
-    if not isinstance(value, str):
+    _texts([value])
+    return str(value)
+
+
+def _texts(column: Collection[Any]) -> None:
+    if not set(map(type, column)) <= {str}:
         raise ValueError("has something else where a text should stand")
-    return value
 
 
-def _address(value: str) -> str:
-    if parse_address(value.encode()) != value:
+def _address(value: Any) -> str:
+    _addresses([value])
+    return str(value)
+
+
+def _addresses(column: Collection[Any]) -> None:
+    _texts(column)
+    if not are_addresses(column):
         raise ValueError("has something else where an address should stand")
-    return value
+
+
+def _addresses_or_every(column: Collection[Any]) -> None:
+    _addresses([address for address in column if address != EVERY_ADDRESS])
 
 
 def _list(value: Any) -> list[Any]:

@@ -1,9 +1,12 @@
 """Who is open, who is closed, and by which reason."""
 
+import copy
 from ipaddress import ip_network
 from itertools import combinations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sapd import decision
 from sapd.decision import Closed, Decision, Grant, Objection, Reason
@@ -223,6 +226,75 @@ def test_when_time_will_close_something() -> None:
     rules = Rules(1800, after_logout=120)
     ledger = ledger_of(rules, (HERE, "bob", 600))
     ledger.logout(rules, HERE, "bob", NOW - 500, NOW)
-    assert decision.next_end(ledger, rules, NOW) == float("inf")
+    assert decision.next_end(ledger, rules, decide(ledger, rules), NOW) == float("inf")
     ledger.login(rules, THERE, "bob", NOW - 60, NOW)
-    assert decision.next_end(ledger, rules, NOW) == NOW + 1740
+    assert decision.next_end(ledger, rules, decide(ledger, rules), NOW) == NOW + 1740
+
+
+def test_time_may_open_an_address_where_too_many_were() -> None:
+    rules = Rules(1800, most_accounts=1)
+    ledger = ledger_of(rules, (HERE, "bob", 600), (HERE, "eve", 60))
+    assert decision.next_end(ledger, rules, decide(ledger, rules), NOW) == NOW + 1200
+
+
+WHERE = st.sampled_from([HERE, HERE, THERE, "2001:db8::7"])
+WHOSE = st.sampled_from(["bob", "eve", "BOB"])
+STEP = st.tuples(
+    st.sampled_from(["login", "login", "logout", "close"]),
+    WHERE,
+    WHOSE,
+    st.sampled_from([-100, 0, 0, 1, 60, 500]),  # seconds ago
+)
+PASS = st.tuples(st.sampled_from([1, 60, 299, 500, 1500]), st.lists(STEP, max_size=4))
+ANY_RULES = st.builds(
+    Rules,
+    st.sampled_from([600.0, 1800.0]),
+    windows=st.sampled_from([(), ((ip_network("10.0.0.0/8"), 60.0),)]),
+    after_logout=st.sampled_from([None, 60.0, 3600.0]),
+    most_accounts=st.sampled_from([None, None, 1]),
+    one_address=st.sampled_from([False, False, False, True]),
+    denied=st.sampled_from([(), ("e*",)]),
+)
+
+
+@settings(max_examples=1000)
+@given(ANY_RULES, st.booleans(), st.lists(PASS, min_size=3, max_size=6))
+def test_to_decide_from_what_changed_is_to_decide_from_scratch(
+    rules: Rules, refuses: bool, passes: list[tuple[float, list[tuple[str, str, str, float]]]]
+) -> None:
+    def objection(address: str) -> Objection | None:
+        return Objection(Reason.REFUSED, "10 REJECT") if refuses and address == THERE else None
+
+    ledger, now, last = Ledger(), NOW, Decision({}, {})
+    for later, steps in passes:
+        now += later
+        for step, address, account, seconds in steps:
+            if step == "login":
+                ledger.login(rules, address, account, now - seconds, now)
+            elif step == "logout":
+                ledger.logout(rules, address, account, now - seconds, now)
+            else:
+                ledger.close([address], now)
+        whole = copy.deepcopy(ledger)
+        whole.expire(rules, now)
+        unsettled = decision.unsettled(ledger, rules, last, now)
+        ledger.expire(rules, now, unsettled)
+        assert ledger == whole
+        expected = decision.decide(whole, rules, objection, now)
+        if unsettled is None:
+            last = expected
+        else:
+            before = copy.deepcopy(last)
+            found = decision.decide(ledger, rules, objection, now, last, unsettled)
+            assert found == expected
+            assert last == before
+            last = found
+        ledger.touched.clear()
+
+
+def test_what_is_settled_is_not_looked_at_again() -> None:
+    ledger = ledger_of(RULES, (HERE, "bob", 60), (THERE, "eve", 1790))
+    last = decide(ledger, RULES)
+    ledger.touched.clear()
+    assert decision.unsettled(ledger, RULES, last, NOW) == []
+    assert decision.unsettled(ledger, RULES, last, NOW + 10) == [THERE]

@@ -135,7 +135,9 @@ ARROWS = {
     "crowds": set(),
     "maps.databases": set(),
     "maps.sendmail_cf": set(),
-    "publishing": {"config", "decision", "errors", "maps", "maps.live", "report", "state"},
+    "publishing": {
+        "config", "decision", "errors", "idle", "maps", "maps.live", "relay", "report", "state",
+    },
 }  # fmt: skip
 
 PURE = {

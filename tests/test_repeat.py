@@ -282,7 +282,7 @@ def test_what_others_make_of_the_state_counts(
     with Repeated(site) as repeated:
         wait_until_idle(site)
         written = json.loads(site.state.read_text())
-        (site.folder / "older").write_text(json.dumps({**written, "claims": {}}))
+        (site.folder / "older").write_text(json.dumps({**written, "claims": []}))
         with (site.state.parent / "lock").open() as lock:  # a pass must not find half of it
             fcntl.flock(lock, fcntl.LOCK_EX)
             change(site)

@@ -82,11 +82,13 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
 
 def test_it_is_plain_json(tmp_path: Path) -> None:
     read = json.loads(state.to_text(FULL))
-    assert read["version"] == 5
-    assert read["claims"]["192.0.2.1"] == {
-        "bob": [1e9, 1e9, None], "\udcff\n": [1e9 + 40, 1e9, 1e9 + 1800],
-    }  # fmt: skip
-    assert read["closed"]["2001:db8::7"] == {"eve": ["refused", "IPv6:2001:db8 REJECT"]}
+    assert read["version"] == 6
+    assert read["claims"] == [
+        ["192.0.2.1", "bob", 1e9, 1e9, None],
+        ["192.0.2.1", "\udcff\n", 1e9 + 40, 1e9, 1e9 + 1800],
+        ["2001:db8::7", "eve", 2, 2, None],
+    ]
+    assert read["closed"][1] == ["2001:db8::7", "eve", "refused", "IPv6:2001:db8 REJECT"]
     assert read["logs"][LOG]["offset"] == 300
     assert read["access"] == {
         "server": "sendmail", "database": "/access.db", "source": None, "limits": {},
@@ -197,22 +199,22 @@ def test_the_state_of_the_last_release_is_read(tmp_path: Path) -> None:
     assert found.decision.closed["192.0.2.1"].keys() == {"eve"}
 
 
-def test_what_version_4_could_say_is_saved_as_version_5(tmp_path: Path) -> None:
+def test_what_version_4_could_say_is_saved_as_version_6(tmp_path: Path) -> None:
     put(tmp_path, VERSION_4)
     found = state.load(str(tmp_path))
     state.save(str(tmp_path), state.to_text(found))
     assert state.load(str(tmp_path)) == found
-    assert json.loads((tmp_path / "state.json").read_text())["version"] == 5
+    assert json.loads((tmp_path / "state.json").read_text())["version"] == 6
 
 
-@pytest.mark.parametrize("version", [0, 1, 2, 3, 6])
+@pytest.mark.parametrize("version", [0, 1, 2, 3, 5, 7])
 def test_other_versions_are_refused(tmp_path: Path, version: int) -> None:
     put(tmp_path, VERSION_4.replace('"version": 4', f'"version": {version}'))
-    with pytest.raises(state.Damaged, match=f"is of version {version}, this program knows 5"):
+    with pytest.raises(state.Damaged, match=f"is of version {version}, this program knows 6"):
         state.load(str(tmp_path))
 
 
-def replaced(*path: str, by: object) -> str:
+def replaced(*path: str | int, by: object) -> str:
     read: Any = json.loads(state.to_text(FULL))
     at = read
     for key in path[:-1]:
@@ -224,9 +226,9 @@ def replaced(*path: str, by: object) -> str:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "{", "[]", "null", "3", '"x"', "{}", '{"version": 4}', '{"version": 5}', b"\xff\xfe",
-        "[" * 100_000, state.to_text(FULL)[:-20], "\0" * 100, '{"version": 5, "version": 5}',
-        replaced("version", by=6), replaced("version", by=0), replaced("version", by="1"),
+        "", "{", "[]", "null", "3", '"x"', "{}", '{"version": 4}', '{"version": 6}', b"\xff\xfe",
+        "[" * 100_000, state.to_text(FULL)[:-20], "\0" * 100, '{"version": 6, "version": 6}',
+        replaced("version", by=7), replaced("version", by=0), replaced("version", by="1"),
         replaced("time", by=10**400), replaced("time", by=-1), replaced("time", by="now"),
         replaced("time", by=float("nan")), replaced("time", by=True), replaced("latest", by=None),
         replaced("unpublished", by="x"), replaced("unpublished", "since", by=None),
@@ -240,27 +242,28 @@ def replaced(*path: str, by: object) -> str:
         replaced("logs", LOG, "pending_cut", "offset", by=2),
         replaced("logs", LOG, "pending_cut", "marker", by=None),
         replaced("at_set_back", by=None), replaced("at_set_back", LOG, "offset", by=2),
-        replaced("claims", by=None), replaced("claims", "192.0.2.1", by=3),
-        replaced("claims", "192.0.2.1", "bob", by=1e9),
-        replaced("claims", "192.0.2.1", "bob", by=[1e9, 1e9]),
-        replaced("claims", "192.0.2.1", "bob", by=[1e9, "x", None]),
-        replaced("claims", "192.0.2.1", "bob", by=[1e9, float("inf"), None]),
-        replaced("claims", "192.0.2.1", "bob", by=[1e9, 1e9, -1]),
-        replaced("claims", "evil.example", by={"bob": [1, 1, None]}),
-        replaced("claims", "192.0.2.1\nConnect:0 RELAY", by={"bob": [1, 1, None]}),
-        replaced("claims", "192.0.2", by={"bob": [1, 1, None]}),
-        replaced("claims", "2001:DB8::7", by={"bob": [1, 1, None]}),
-        replaced("logouts", by=None), replaced("logouts", "192.0.2.1", "bob", by=[1e9, "x"]),
-        replaced("last_address", by=[]), replaced("last_address", "bob", by="192.0.2.1"),
-        replaced("last_address", "bob", by=["192.0.2", 1]),
-        replaced("last_address", "bob", by=["192.0.2.1"]),
-        replaced("revoked", by=None), replaced("revoked", "every", by=1),
-        replaced("revoked", "all", by=[1, 1]), replaced("revoked", "every", by=[1, -1]),
-        replaced("closed", by=["192.0.2.1"]), replaced("closed", "192.0.2.1", by=["bob"]),
-        replaced("closed", "192.0.2.1", "bob", by="logged out"),
-        replaced("closed", "192.0.2.1", "bob", by=["it logged out", ""]),
-        replaced("closed", "192.0.2.1", "bob", by=["logged out", None]),
-        replaced("closed", "evil.example", by={"bob": ["logged out", ""]}),
+        replaced("claims", by=None), replaced("claims", by={}), replaced("claims", by="x"),
+        replaced("claims", by=[{}]), replaced("claims", 0, by=3), replaced("claims", 0, by=[]),
+        replaced("claims", 0, by=["192.0.2.1", "bob", 1e9, 1e9]),
+        replaced("claims", 0, by=["192.0.2.1", "bob", 1e9, 1e9, None, None]),
+        replaced("claims", 0, 2, by="x"), replaced("claims", 0, 2, by=True),
+        replaced("claims", 0, 3, by=float("inf")), replaced("claims", 0, 3, by=float("nan")),
+        replaced("claims", 0, 3, by=None), replaced("claims", 0, 4, by=-1),
+        replaced("claims", 0, 4, by=2e11), replaced("claims", 0, 4, by=False),
+        replaced("claims", 0, 0, by="evil.example"), replaced("claims", 0, 0, by=None),
+        replaced("claims", 0, 0, by="192.0.2.1\nConnect:0 RELAY"),
+        replaced("claims", 0, 0, by="192.0.2"), replaced("claims", 0, 0, by="2001:DB8::7"),
+        replaced("claims", 0, 1, by=7), replaced("claims", 1, 1, by="bob"),
+        replaced("logouts", by=None), replaced("logouts", 0, by=["192.0.2.1", "bob", 1e9, "x"]),
+        replaced("last_address", by={}), replaced("last_address", 0, by=["bob", "192.0.2.1"]),
+        replaced("last_address", 0, by=["bob", "192.0.2", 1]),
+        replaced("last_address", by=[["bob", "192.0.2.1", 1], ["bob", "192.0.2.2", 1]]),
+        replaced("revoked", by=None), replaced("revoked", 1, by=["every", 1]),
+        replaced("revoked", 1, by=["all", 1, 1]), replaced("revoked", 1, by=["every", 1, -1]),
+        replaced("revoked", by=[["every", 1, 1], ["every", 1, 1]]),
+        replaced("closed", by=["192.0.2.1"]), replaced("closed", 0, 2, by="it logged out"),
+        replaced("closed", 0, 2, by=3), replaced("closed", 0, 3, by=None),
+        replaced("closed", 0, 0, by="evil.example"), replaced("basis", by=None),
         replaced("access", by=[]), replaced("access", by={"database": "x"}),
         replaced("ahead", by="x"), replaced("ahead", by=[1]),
         replaced("contexts", by=[]), replaced("contexts", by={"/log": {}}),

@@ -69,6 +69,13 @@ class Map(Protocol):
         """What the administrator's own entries have against opening an address."""
         return None
 
+    def objects_by(self) -> bytes | None:
+        """The text by which `objection_to` judges, beside the settings; None if there is none.
+
+        As long as it stays the same, an address is not judged anew by each pass.
+        """
+        return None
+
     def permits(self, address: str) -> bool:
         """Whether an address relays by an entry of the administrator's for its network."""
         return False

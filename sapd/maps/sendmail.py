@@ -149,6 +149,10 @@ class Sendmail(Map):
             return self.source.relays_already(address)
         return found
 
+    def objects_by(self) -> bytes:
+        """See `Map`."""
+        return self.source.text
+
     def permits(self, address: str) -> bool:
         """See `Map`."""
         return self.source.permits(address)

@@ -163,6 +163,10 @@ class Tcpserver(Map):
         rule = self.source.meant_for(address) or self.source.for_network_of(address)
         return Objection(Reason.REFUSED, str(rule)) if rule and rule.denies else None
 
+    def objects_by(self) -> bytes:
+        """See `Map`."""
+        return self.source.text
+
     def permits(self, address: str) -> bool:
         """See `Map`."""
         rule = None if ":" in address else self.source.for_network_of(address)

@@ -31,7 +31,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from sapd import config, run, who
+from sapd import config, decision, maps, run, state, who
 from sapd.cut import MARKER
 from sapd.report import Report
 from tests.faults.killed import happening, killed
@@ -368,7 +368,7 @@ class Host(RuleBasedStateMachine):
         elif damage == "halved":
             self.site.state.write_bytes(text[: len(text) // 2])
         else:
-            self.site.state.write_bytes(text.replace(b'"version": 5', b'"version": 9'))
+            self.site.state.write_bytes(text.replace(b'"version": 6', b'"version": 9'))
         self.damage = self.saved()
         self.model.lose_the_state()
 
@@ -447,6 +447,18 @@ class Host(RuleBasedStateMachine):
             least, most = must.get(address, {}), may[address]
             assert least.keys() <= set(grant.accounts) <= most.keys()
             assert max(least.values(), default=0) <= grant.until <= max(most.values())
+        self.deciding_from_scratch_changes_nothing()
+
+    def deciding_from_scratch_changes_nothing(self) -> None:
+        """What is kept from earlier decisions is what all claims together come to."""
+        saved = state.load(self.config.state_directory)
+        rules, server = self.config.rules, maps.chosen(self.config.access)
+        settled = decision.unsettled(saved.ledger, rules, saved.decision, self.now) is not None
+        event(f"decision: {'kept in part' if settled else 'made from scratch'}")
+        ledger = copy.deepcopy(saved.ledger)
+        ledger.expire(rules, self.now)
+        assert ledger == saved.ledger
+        assert decision.decide(ledger, rules, server.objection_to, self.now) == saved.decision
 
     def log_lacks_only_what_was_to_be_cut(self, before: bytes) -> None:
         after = self.site.log.read_bytes()
