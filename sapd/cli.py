@@ -479,16 +479,26 @@ def _formats(file: str, names: tuple[str, ...], config_path: str) -> tuple[confi
 
 
 @sapd.command("check")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array, for monitoring.")
 @_common
-def check_command(*, config_path: str, verbose: int) -> int:
+def check_command(*, as_json: bool, config_path: str, verbose: int) -> int:
     """Tell whether this set-up is sound: one line a finding, exit status 0 only if all hold."""
-    from sapd.check import findings  # no other command pays for it
+    from sapd import check  # no other command pays for it
+    from sapd.check.finding import problem
 
-    status = 0
-    for finding in findings(config.load(config_path)):
-        _say(f"{finding.state}: {finding.text}", fg=_STATES[finding.state])
-        status = status or finding.status
-    return status
+    found = []
+    try:
+        for finding in check.findings(config.load(config_path)):
+            found.append(finding)
+            if not as_json:
+                _say(f"{finding.state}: {finding.text}", fg=_STATES[finding.state])
+    except errors.SapdError as mistake:
+        if not as_json:
+            raise
+        found += map(problem, (mistake, *mistake.others))
+    if as_json:
+        messages.write(json.dumps([finding.as_object() for finding in found], indent=1))
+    return next((finding.status for finding in found if finding.status), 0)
 
 
 _STATES = {"ok": "green", "note": "yellow", "problem": "red"}

@@ -9,7 +9,7 @@ ARROWS = {
     "__init__": set(),
     "__main__": {"cli", "closing", "config", "defaults", "idle", "messages", "run"},
     "cli": {
-        "addresses", "check", "closing", "config", "decision", "defaults",
+        "addresses", "check", "check.finding", "closing", "config", "decision", "defaults",
         "errors", "explain", "files", "formats", "journal", "journal_matches", "maillog", "maps",
         "messages", "init", "recogniser", "relay", "repeat", "report", "run", "shipped", "state",
         "timestamps", "toml_table", "who",
@@ -81,9 +81,15 @@ ARROWS = {
     },
     "toml_table": {"addresses", "errors"},
     "check": {
-        "check.finding", "check.journals", "check.logs", "check.running", "check.schedules",
-        "config", "errors", "files", "formats", "idle", "maps", "maps.live", "state", "who",
+        "check.finding", "check.journals", "check.logs", "check.rights", "check.running",
+        "check.schedules", "check.starting", "config", "errors", "files", "formats", "idle", "maps",
+        "maps.live", "state", "who",
     },
+    "check.starting": {
+        "check.finding", "check.rights", "check.running", "check.schedules", "check.table",
+        "config", "errors",
+    },
+    "check.rights": {"check.finding", "config", "defaults", "errors", "files", "maps"},
     "check.logs": {
         "check.finding", "check.rotation", "check.syslogs", "config", "crowds", "errors",
         "explain", "files", "formats", "maillog", "recogniser", "timestamps",

@@ -10,25 +10,38 @@ import time
 from collections.abc import Iterator
 
 from sapd import errors, files, formats, idle, maps, state
-from sapd.check import journals, logs
+from sapd.check import journals, logs, rights, starting
 from sapd.check.finding import Finding, Note, problem
 from sapd.check.running import another_one
-from sapd.check.schedules import schedules
+from sapd.check.schedules import Schedules, schedules
 from sapd.config import Config
 from sapd.maps.live import Published
 from sapd.who import last_pass_overdue
 
 
 def findings(config: Config, root: str = "/") -> Iterator[Finding]:
-    """Yield the findings, each problem with its remedy; `root` is where /etc is looked for."""
+    """Yield the findings, each problem with its remedy; `root` is where /etc is looked for.
+
+    As root it is judged as the user as whom a run goes on.
+    """
+    look = schedules(os.path.abspath(config.path), root)
+    users = {start.user for start in look.starts}
+    user = rights.of_a_run(config, users.pop() if len(users) == 1 else None)
+    lacking = dict(rights.findings(config, user)) if user else {}
     said = set()
-    for finding in _all(config, root):
+    for finding in _all(config, look, root):
+        path = next((path for path in lacking if finding.text.startswith(f"{path}: ")), None)
+        if path is not None:  # in the place of what root, or this process, thinks of it
+            finding = lacking[path]
         if finding.text not in said:  # one format may be broken for two logs
             said.add(finding.text)
             yield finding
+    yield from (one for one in dict.fromkeys(lacking.values()) if one.text not in said)
+    if user and not user.is_me and os.geteuid() != 0:
+        yield Note(f"a run goes on as {user.name}, who may meet other things; try sudo sapd check")
 
 
-def _all(config: Config, root: str) -> Iterator[Finding]:
+def _all(config: Config, look: Schedules, root: str) -> Iterator[Finding]:
     yield Finding(0, f"{config.path}: the configuration is valid")
     for name in formats.names(config.formats_directory):
         try:
@@ -56,7 +69,7 @@ def _all(config: Config, root: str) -> Iterator[Finding]:
         reason = "write [state] directory in one line, in quotes, without escapes"
         yield Note(f"{config.path}: an idle minute costs more than it need; {reason}")
     yield from _trust(config)
-    yield from _schedule(config, root)
+    yield from starting.findings(config, look, root)
     if overdue := last_pass_overdue(config, time.time(), root):
         yield Finding(errors.BAD_CONFIG, f"{config.state_directory}: {overdue}")
 
@@ -87,23 +100,6 @@ def _may_write_the_map(place: str, database: str) -> bool:
     except OSError:
         return False
     return about.st_uid == folder.st_uid and not about.st_mode & 0o022
-
-
-def _schedule(config: Config, root: str) -> Iterator[Finding]:
-    look = schedules(os.path.abspath(config.path), root)
-    for ignored in look.ignored:
-        yield Finding(errors.BAD_CONFIG, ignored)
-    where = ", ".join(look.found)
-    if len(look.found) > 1:
-        yield Note(f"sapd run is started from more than one place: {where}")
-    elif where:
-        yield Finding(0, f"sapd run is started by {where}")
-    elif look.unread:
-        unread = "; ".join(look.unread)
-        yield Note(f"nothing was found that starts sapd run, but not all was seen: {unread}")
-    else:
-        remedy = "install cron/sapd as /etc/cron.d/sapd, or cron/sapd.timer"
-        yield Finding(errors.BAD_CONFIG, f"nothing starts sapd run; {remedy}")
 
 
 def _state_folder(directory: str) -> Finding:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sapd.maps.exim import Exim
     from sapd.maps.live import Published
 
-_EXAMPLE = "see examples/exim"
+_EXAMPLE = "see sapd init --exim"
 
 
 def findings(server: Exim, published: Published | None) -> Iterator[Finding]:
@@ -58,7 +58,7 @@ def _reading(server: Exim) -> Iterator[Finding]:
     user = re.search(r"exim_user = (\S+)", _exim("-bP", "exim_user"))
     why = table.why_unreadable_for(user[1], server.path) if user else None
     if why is not None:
-        reason = f"{why}: nobody is let in, or all mail is put off; chmod a+rX"
+        reason = f"{why}: nobody is let in, or all mail is put off; chmod a+rX {server.path}"
         yield Finding(errors.NO_PERMISSION, f"{server.path}: {reason}")
 
 

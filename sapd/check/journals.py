@@ -62,7 +62,7 @@ def findings(log: Log, config: Config, root: str) -> Iterator[Finding]:
 def _logins(log: Log, entries: int, seen: Counter[str], logins: Counter[str]) -> Finding:
     if entries == 0:
         others = units()
-        near = f"; units that log here: {', '.join(others)}" if others else ""
+        near = f" (units that log here: {', '.join(others)})" if others else ""
         reason = f"{log.path}: no entry since yesterday; is this the POP server's unit{near}?"
         return Finding(errors.LOG_UNREADABLE, reason)
     read = f"{log.path}: {entries} entries read"

@@ -21,6 +21,7 @@ from sapd.recogniser import Event, Recogniser, Unusable, syslog_frame
 from sapd.timestamps import AHEAD, Clock
 
 _MISSES = 2000  # of the last lines, in which near misses are looked for
+_JOURNAL = b"LPKSHHRH"
 _LINE = 160  # characters of a line that is shown
 
 
@@ -42,6 +43,11 @@ class _Seen:
 
 def findings(log: Log, config: Config, root: str) -> Iterator[Finding]:
     """What a run would meet in one log; `root` is where /etc is looked for."""
+    if _is_a_journal(log.path):
+        remedy = 'write journal = ["_SYSTEMD_UNIT=..."] in the place of path, with its unit'
+        reason = "is a file of the systemd journal, and no text"
+        yield Finding(errors.LOG_UNREADABLE, f"{log.path}: {reason}; {remedy}")
+        return
     now = time()
     clock = Clock(now, log.zone)
     folder = config.formats_directory
@@ -53,15 +59,9 @@ def findings(log: Log, config: Config, root: str) -> Iterator[Finding]:
     if not names:
         return  # what is wrong with them was said
     recogniser = Recogniser(names, clock, folder, programs=log.programs)
-    others = [other.path for other in config.logs]
-    reading = Reading(log.path, None, now - config.rules.longest, 0, clock, others, counting=True)
+    others = [name for name in formats if name not in names or load(name, folder).inherits]
     try:
-        rest = Recogniser(
-            [name for name in formats if name not in names or load(name, folder).inherits],
-            clock,
-            folder,
-        )
-        seen = _look(reading, recogniser, rest, now)
+        seen = _look(log, config, recogniser, Recogniser(others, clock, folder))
         changed = os.stat(log.path).st_mtime
     except errors.SapdError as error:
         yield problem(error)
@@ -79,6 +79,17 @@ def findings(log: Log, config: Config, root: str) -> Iterator[Finding]:
         yield _forgeable(log.path, root)
 
 
+def _is_a_journal(path: str) -> bool:
+    """By its first bytes: systemd.io/JOURNAL_FILE_FORMAT."""
+    try:
+        if not os.path.isfile(path):
+            return False
+        with open(path, "rb") as file:
+            return file.read(len(_JOURNAL)) == _JOURNAL
+    except OSError:
+        return False
+
+
 def _zone(log: Log, behind: float) -> Iterator[Finding]:
     """Whether a log's last stamp lies whole half hours `behind` its last change (seconds)."""
     halves = round(behind / 1800)
@@ -88,7 +99,12 @@ def _zone(log: Log, behind: float) -> Iterator[Finding]:
         yield Finding(errors.LOG_UNREADABLE, f"{log.path}: {reason}; {remedy}")
 
 
-def _look(reading: Reading, recogniser: Recogniser, rest: Recogniser, now: float) -> _Seen:
+def _look(log: Log, config: Config, recogniser: Recogniser, rest: Recogniser) -> _Seen:
+    """Read it from the window's edge on; raises `SapdError`."""
+    now = recogniser.clock.now
+    edge = now - config.rules.longest
+    others = [other.path for other in config.logs]
+    reading = Reading(log.path, None, edge, 0, recogniser.clock, others, counting=True)
     seen = _Seen()
     for block in reading.blocks():
         seen.last = block[block.rfind(b"\n", 0, -1) + 1 :]
@@ -125,21 +141,7 @@ def _formats(log: Log, seen: _Seen, recogniser: Recogniser, folder: str) -> Iter
         return
     read = f"{log.path}: {seen.lines} lines read"
     if seen.events["login"]:
-        logins = _counts(seen.logins)
-        rest = ", ".join(f"{kind} {seen.events[kind]}" for kind in ("logout", "connect"))
-        yield Finding(0, f"{read}, login: {logins}; {rest}")
-        known = [format.name for format in recogniser.formats]
-        others = _counts(  # without qpopper-stats, where what it reads is qpopper's logout
-            Counter(
-                {
-                    name: count
-                    for name, count in seen.others.items()
-                    if load(name, folder).inherits not in known
-                }
-            )
-        )
-        if others:
-            yield Note(f"{log.path}: has logins of formats not named, which open nothing: {others}")
+        yield from _logins(log, seen, read, recogniser, folder)
         return
     what = "no login, only logouts," if seen.events else "no line"
     formats = "any known format" if AUTO in log.formats else f"the format {', '.join(log.formats)}"
@@ -153,7 +155,30 @@ def _formats(log: Log, seen: _Seen, recogniser: Recogniser, folder: str) -> Iter
     names = [format.name for format in recogniser.formats]
     again = Recogniser(names, recogniser.clock, folder, programs=log.programs)  # counts apart
     for line, lacks in _near_misses(seen.latest, again):
-        yield Note(f"{log.path}: nearest to one comes, but {lacks}: {line}")
+        yield Note(f"{log.path}: nearest to one comes, but {lacks}: {line}", quotes=True)
+
+
+def _logins(
+    log: Log, seen: _Seen, read: str, recogniser: Recogniser, folder: str
+) -> Iterator[Finding]:
+    """Of which formats they are, and whether all that matter are configured, and no others."""
+    rest = ", ".join(f"{kind} {seen.events[kind]}" for kind in ("logout", "connect"))
+    yield Finding(0, f"{read}, login: {_counts(seen.logins)}; {rest}")
+    if AUTO in log.formats:
+        named = ", ".join(f'"{name}"' for name, _ in seen.logins.most_common())
+        reason = "all formats are tried on every line"
+        yield Note(f"{log.path}: {reason}; write formats = [{named}]: stricter and faster")
+    known = [format.name for format in recogniser.formats]
+    others = Counter(  # without qpopper-stats, where what it reads is qpopper's logout
+        {
+            name: count
+            for name, count in seen.others.items()
+            if load(name, folder).inherits not in known
+        }
+    )
+    if others:
+        reason = f"has logins of formats not named, which open nothing: {_counts(others)}"
+        yield Note(f"{log.path}: {reason}")
 
 
 def _counts(counter: Counter[str]) -> str:
@@ -211,11 +236,15 @@ def _cutting(log: Log, root: str) -> Iterator[Finding]:
     look = rotates(log.path, os.path.join(root, "etc/logrotate.conf"))
     rotating = look.found
     if look.unread:
-        unread = "; ".join(look.unread)
-        yield Note(f"{log.path}: whether logrotate shortens it can't be told: {unread}")
+        unread = ", ".join(look.unread)
+        yield Note(
+            f"{log.path}: whether logrotate shortens it can't be told: {unread}", quotes=True
+        )
     if log.keep_lines is None:
         if not rotating and not look.unread:
-            yield Note(f"{log.path}: nothing shortens it; set keep_lines, or see cron/logrotate")
+            yield Note(
+                f"{log.path}: nothing shortens it; set keep_lines, or see sapd init --logrotate"
+            )
         return
     if rotating:
         where = ", ".join(rotating)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sapd.maps.live import Published
     from sapd.maps.opensmtpd import OpenSMTPD
 
-_EXAMPLE = "see examples/opensmtpd/smtpd.conf"
+_EXAMPLE = "see sapd init --opensmtpd"
 
 
 def findings(server: OpenSMTPD, published: Published | None, root: str) -> Iterator[Finding]:

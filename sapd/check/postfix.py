@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sapd.maps.live import Published
     from sapd.maps.postfix import Postfix
 
-_EXAMPLE = "see examples/postfix/main.cf"
+_EXAMPLE = "see sapd init --postfix"
 _LISTS = ("smtpd_relay_restrictions", "smtpd_recipient_restrictions")
 _ENDS = ("reject_unauth_destination", "defer_unauth_destination", "reject", "defer")
 
@@ -76,7 +76,7 @@ def _services(server: Postfix) -> Iterator[Finding]:
         found = re.fullmatch(r"(\S+)/smtpd_relay_restrictions\s*=(.*)", line)
         if found and named not in _words(found[2]):
             reason = "has smtpd_relay_restrictions of its own, which don't ask sapd's table"
-            yield Note(f"master.cf: {found[1]} {reason}; see examples/postfix/master.cf")
+            yield Note(f"master.cf: {found[1]} {reason}; see sapd init --postfix master")
 
 
 def _postconf(server: Postfix, *arguments: str) -> str:

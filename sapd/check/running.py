@@ -1,4 +1,4 @@
-"""Which mail servers run on this machine, by the names of their processes."""
+"""Which mail servers run on this machine, and whether cron does, by the names of processes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ _SERVERS = {  # a name of proc(5), cut after 15 characters: the value of access.
     r"courierd|courieresmtpd|couriertcpd": "courier",
     r"tcpserver": "tcpserver",
 }
+_CRONS = {"cron", "crond", "fcron", "bcron-sched"}
 
 
 def another_one(server: str, root: str = "/") -> str | None:
@@ -28,19 +29,33 @@ def mail_servers(root: str = "/") -> set[str]:
 
     What runs in another network than this process, in a container perhaps, does not count.
     """
-    look = Look()
-    folder = os.path.join(root, "proc")
-    ours = _network(os.path.join(folder, "self"))
-    found = set()
-    for pid in filter(str.isdigit, look.names(folder)):
-        process = os.path.join(folder, pid)
-        name = look.text(os.path.join(process, "comm")).strip()
-        for pattern, server in _SERVERS.items():
-            if re.fullmatch(pattern, name) and _network(process) in (ours, None):
-                found.add(server)
+    names = _names(root)
+    found = {
+        server
+        for pattern, server in _SERVERS.items()
+        if any(re.fullmatch(pattern, name) for name in names)
+    }
     if "postfix" in found:
         found.discard("opensmtpd")  # Postfix has processes of that name, too
     return found
+
+
+def cron_runs(root: str = "/") -> bool:
+    """Whether a cron daemon runs, whichever it is."""
+    return not _names(root).isdisjoint(_CRONS)
+
+
+def _names(root: str) -> set[str]:
+    """What the processes of this network are called, proc(5)."""
+    look = Look()
+    folder = os.path.join(root, "proc")
+    ours = _network(os.path.join(folder, "self"))
+    processes = [os.path.join(folder, pid) for pid in filter(str.isdigit, look.names(folder))]
+    return {
+        look.text(os.path.join(process, "comm")).strip()
+        for process in processes
+        if _network(process) in (ours, None)
+    }
 
 
 def _network(process: str) -> str | None:

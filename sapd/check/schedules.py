@@ -6,6 +6,7 @@ import os
 import re
 import stat
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from sapd.check.look import Look, account
 from sapd.defaults import CONFIG
@@ -14,18 +15,43 @@ UNKNOWN_INTERVAL = 100.0
 """Seconds between two runs, where the schedule can't be read."""
 
 _CRON_NAME = re.compile(r"[A-Za-z0-9_-]+")  # cron(8), "DEBIAN SPECIFIC": the rules of run-parts
-_RUN = re.compile(r"(?<![\w.-])sapd['\"]?\s+run(?![\w.-])([^;&|)]*)")
+_TIMES = re.compile(r"\s*(?:@\w+|(?:\S+\s+){4}\S+)\s+")
+_RUN = re.compile(
+    r"(?P<program>(?<![\w./-])(?:[\w./@+:,=-]*/)?sapd)['\"]?\s+run(?![\w.-])([^;&|)]*)"
+)
+_PATH = {"crontab": "/usr/bin:/bin", "unit": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"}
+"""Where a program without a folder is looked for: crontab(5), systemd.exec(5)."""
 _UNITS = [  # systemd.unit(5), the first has precedence
     "etc/systemd/system", "run/systemd/system", "usr/local/lib/systemd/system",
     "usr/lib/systemd/system", "lib/systemd/system",
 ]  # fmt: skip
 
 
+class Start(NamedTuple):
+    """One of the places that start `sapd run`.
+
+    `program` is a path, or a name that was found nowhere on `path`; `user` is as whom, `interval`
+    the seconds between two runs, None if they could not be read. `timer` is the timer's name.
+    """
+
+    where: str
+    program: str
+    path: str
+    user: str
+    interval: float | None
+    timer: str = ""
+
+
 @dataclass
 class Schedules(Look):
-    """Also the time between two runs, in seconds, of each schedule that could be read."""
+    """Also what is known of each schedule that was found."""
 
-    intervals: list[float] = field(default_factory=list)
+    starts: list[Start] = field(default_factory=list)
+
+    @property
+    def intervals(self) -> list[float]:
+        """Seconds between two runs, of each schedule that could be read."""
+        return [start.interval for start in self.starts if start.interval is not None]
 
 
 def interval(config: str, root: str = "/") -> float:
@@ -48,28 +74,40 @@ def schedules(config: str = CONFIG, root: str = "/", owner: int = 0) -> Schedule
     folder = os.path.join(root, "var/spool/cron/crontabs")
     for name in look.names(folder):
         if account(name) is not None:  # cron passes over others, as what an editor left
-            _crontab(look, os.path.join(folder, name), config, None)
+            _crontab(look, os.path.join(folder, name), config, None, user=name)
     _timers(look, root, config)
     return look
 
 
 def _crontab(
-    look: Schedules, path: str, config: str, owner: int | None, names: re.Pattern[str] | None = None
+    look: Schedules,
+    path: str,
+    config: str,
+    owner: int | None,
+    names: re.Pattern[str] | None = None,
+    user: str = "",
 ) -> None:
+    """One crontab; `user` is whose it is, empty for one whose lines name him."""
     text = look.text(path)
-    lines = {
-        f"{path}:{number}": line
-        for number, line in enumerate(text.split("\n"), 1)
+    starts = []
+    for number, line in enumerate(text.split("\n"), 1):
         # A "%" ends the command, crontab(5); names of settings don't begin with a digit.
-        if re.match(r"\s*(?:[\d*]|@(?!reboot\b))", line)
-        and _runs(re.split(r"(?<!\\)%", line)[0], text, config)
-    }
-    if not lines:
+        if re.match(r"\s*(?:[\d*]|@(?!reboot\b))", line):
+            program = _started(re.split(r"(?<!\\)%", line)[0], text, config)
+            if program is not None:
+                rest = _TIMES.sub("", line, count=1).split(maxsplit=1)
+                whose = user or (rest[0] if rest else "")
+                found = re.findall(r"(?m)^\s*PATH\s*=\s*[\"']?([^\s\"']+)", text)
+                where = (found or [_PATH["crontab"]])[-1]
+                starts.append(
+                    Start(f"{path}:{number}", program, where, whose, _cron_interval(line))
+                )
+    if not starts:
         return
     reason = _why_cron_ignores(path, text, owner, names)
     if reason is None:
-        look.found += lines
-        look.intervals += filter(None, map(_cron_interval, lines.values()))
+        look.found += [start.where for start in starts]
+        look.starts += starts
     else:
         look.ignored.append(f"{path}: {reason}")
 
@@ -128,11 +166,11 @@ def _why_cron_ignores(
     return None
 
 
-def _runs(command: str, file: str, config: str) -> bool:
-    """Whether a command of that file starts `sapd run` with this configuration."""
+def _started(command: str, file: str, config: str) -> str | None:
+    """The program by which a command of that file starts `sapd run` with this configuration."""
     command = re.split(r"(?:^|\s)#", command)[0]
     for start in _RUN.finditer(command):
-        options = start[1].replace('"', " ").replace("'", " ")
+        options = start[2].replace('"', " ").replace("'", " ")
         if re.search(r"(?<!\S)(?:-v*nv*|--dry-run)(?!\S)", options):
             continue
         given = re.search(r"(?<!\S)(?:-v*c|--config)[\s=]*(\S+)", options)
@@ -143,8 +181,8 @@ def _runs(command: str, file: str, config: str) -> bool:
         if not os.path.isabs(path):  # from a folder that only the command knows
             path = os.path.join(os.path.dirname(config), os.path.basename(path))
         if "\0" not in path and os.path.realpath(path) == os.path.realpath(config):
-            return True
-    return False
+            return start[1]
+    return None
 
 
 def _timers(look: Schedules, root: str, config: str) -> None:
@@ -157,18 +195,25 @@ def _timers(look: Schedules, root: str, config: str) -> None:
             for name in look.names(os.path.join(folder, wants)):
                 if name.endswith(".timer") and name not in looked_at:
                     looked_at.add(name)
-                    if _timer_runs(look, root, name, config):
-                        look.found.append(os.path.join(folder, wants, name))
-                        look.intervals += filter(None, [_timer_interval(_unit(look, root, name))])
+                    start = _timer_start(look, root, name, config)
+                    if start is not None:
+                        where = os.path.join(folder, wants, name)
+                        look.found.append(where)
+                        look.starts.append(start._replace(where=where))
 
 
-def _timer_runs(look: Look, root: str, name: str, config: str) -> bool:
+def _timer_start(look: Look, root: str, name: str, config: str) -> Start | None:
     timer = _unit(look, root, name)
     if timer == "":  # masked, or gone
-        return False
+        return None
     default = name.removesuffix(".timer") + ".service"
     service = _unit(look, root, (_settings(timer, "Unit") or [default])[-1])
-    return any(_runs(line, service, config) for line in _settings(service, "ExecStart"))
+    user = (_settings(service, "User") or ["root"])[-1]
+    for line in _settings(service, "ExecStart"):
+        program = _started(line, service, config)
+        if program is not None:
+            return Start("", program, _PATH["unit"], user, _timer_interval(timer), name)
+    return None
 
 
 def _unit(look: Look, root: str, name: str) -> str:

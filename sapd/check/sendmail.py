@@ -95,7 +95,9 @@ def _live_map(server: Sendmail, published: Published | None, cf: str) -> Finding
     if why := why_unreadable(path, cf):
         return Finding(errors.NO_PERMISSION, f"{path}: {why}")
     if not os.access(path, os.W_OK):
-        reason = "is not writable for this user; run as root, or see examples/sendmail"
+        reason = (
+            "is not writable for this user; run as root, or see sapd init --sendmail separate-map"
+        )
         return Finding(errors.NO_PERMISSION, f"{path}: {reason}")
     if published is not None and not is_untouched(path, published):
         reason = "was changed since sapd made it; sapd run makes it anew"
@@ -119,10 +121,10 @@ def _asking(server: Sendmail, cf: str, text: str) -> Iterator[Finding]:
     if text == "":
         yield Note(f"{path}: is not known to be asked, because {cf} can't be read")
         return
-    example = "separate-map.mc" if server.source_path is None else "access.mc"
+    example = " separate-map" if server.source_path is None else ""
     if server.closes_by_itself and server.source_path is not None:
-        example = "self-closing.mc"
-    remedy = f"add the lines of examples/sendmail/{example} to sendmail.mc"
+        example = " self-closing"
+    remedy = f"add the lines of sapd init --sendmail{example} to sendmail.mc"
     named = sendmail_cf.of_database(text, path)
     if not named:
         yield Finding(errors.BAD_CONFIG, f"{path}: {_not_named(server, cf, text, remedy)}")
@@ -138,7 +140,7 @@ def _asking(server: Sendmail, cf: str, text: str) -> Iterator[Finding]:
         yield Finding(errors.BAD_CONFIG, f"{path}: {reason}; {remedy}")
     elif server.closes_by_itself and _skips_checks(text):
         reason = "an open address is spared all checks of its mail's sender"
-        order = "put FEATURE(`delay_checks') before the lines of examples/sendmail"
+        order = "put FEATURE(`delay_checks') before the lines of sapd init --sendmail self-closing"
         yield Finding(errors.BAD_CONFIG, f"{path}: by {cf} {reason}; {order}")
     else:
         yield Finding(0, f"{path}: sendmail asks it, as its map {name}")
@@ -194,7 +196,7 @@ def _limits(server: Sendmail, cf: str, text: str) -> Iterator[Finding]:
             yield Note(f"policy.{setting}: {reason}")
         elif re.search(rf"(?m)^R.*\b{tag}\b", text) is None:
             feature = f"FEATURE(`{_FEATURES[setting]}')"
-            remedy = f"add {feature} to sendmail.mc, as examples/sendmail/limits.mc"
+            remedy = f"add {feature} to sendmail.mc, as sapd init --sendmail limits"
             reason = f"has no effect, for {cf} does not look {tag} up"
             yield Finding(errors.BAD_CONFIG, f"policy.{setting}: {reason}; {remedy}")
         elif (asked := _asked(text)) and not _same(asked, server.path):

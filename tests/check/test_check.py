@@ -21,6 +21,7 @@ from tests.site import Site, login, noise
 
 pytestmark = [pytest.mark.makemap, pytest.mark.root]  # cron heeds no tables but root's
 
+SAPD = Path(sys.executable).with_name("sapd")
 ROOT = Path(__file__).parents[2]
 
 
@@ -29,7 +30,7 @@ def root(tmp_path: Path, site: Site) -> Path:
     """A folder in the place of /, whose cron starts sapd."""
     crontab = tmp_path / "root" / "etc" / "cron.d" / "sapd"
     crontab.parent.mkdir(parents=True)
-    crontab.write_text(f"* * * * * root sapd run -c {site.config}\n")
+    crontab.write_text(f"* * * * * root {SAPD} run -c {site.config}\n")
     return tmp_path / "root"
 
 
@@ -85,7 +86,8 @@ def test_the_command_says_so(site: Site, tmp_path: Path) -> None:
     stage.mkdir()
     script = (
         "rm -rf /etc/cron.d /var/spool/cron/crontabs; mkdir /etc/cron.d\n"
-        f"echo '* * * * * root sapd run -c {site.config}' >/etc/cron.d/sapd\n"
+        f"echo '* * * * * root {SAPD} run -c {site.config}' >/etc/cron.d/sapd\n"
+        "mkdir -p /var/spool/cron/crontabs\ncron -f & cron=$!\ntrap 'kill $cron' EXIT\nsleep 0.2\n"
         f"{sys.executable} -m sapd check -c {site.config}\n"
         f"rm /etc/cron.d/sapd\n{sys.executable} -m sapd check -c {site.config}\n"
     )
@@ -95,8 +97,8 @@ def test_the_command_says_so(site: Site, tmp_path: Path) -> None:
     assert "ok: sapd run is started by /etc/cron.d/sapd:1" in lines
     bad = [line for line in lines if line.startswith("problem: ")]
     assert bad == [
-        "problem: nothing starts sapd run; install cron/sapd as /etc/cron.d/sapd, or "
-        "cron/sapd.timer"
+        "problem: nothing starts sapd run; sapd init --cron >/etc/cron.d/sapd, or "
+        "sapd init --systemd"
     ]
     assert any(line.startswith(f"note: {site.log}: any local user can write") for line in lines)
 
@@ -306,8 +308,9 @@ def test_formats_of_ones_own(site: Site, root: Path) -> None:
 def test_two_who_shorten_the_log(site: Site, root: Path) -> None:
     site.write(login("192.0.2.10"))
     site.run()
-    assert f"{site.log}: nothing shortens it; set keep_lines, or see cron/logrotate" in notes(
-        site, root
+    assert (
+        f"{site.log}: nothing shortens it; set keep_lines, or see sapd init --logrotate"
+        in notes(site, root)
     )
     conf = root / "etc/logrotate.conf"
     text = (ROOT / "cron" / "logrotate").read_text().replace("/var/log/qpopper", str(site.log))
@@ -347,7 +350,7 @@ def test_schedules(site: Site, root: Path) -> None:
     )
     shutil.rmtree(root / "etc")
     (problem,) = problems(site, root)
-    assert problem.text.startswith("nothing starts sapd run; install cron/sapd as")
+    assert problem.text.startswith("nothing starts sapd run; sapd init --cron")
 
 
 def test_chatter_is_not_nearer_than_a_near_miss(site: Site, root: Path) -> None:
@@ -394,7 +397,7 @@ def test_what_another_user_may_not_do_has_a_remedy(folder: Path) -> None:
     site.database.chmod(0o644)
     lines = "\n".join(said())
     assert f"{site.log}: can't be cut: not writable {user}; take keep_lines out, or run" in lines
-    assert f"{site.database}: is not writable {user}; run as root, or see examples" in lines
+    assert f"{site.database}: is not writable {user}; run as root, or see sapd init" in lines
     assert f"{site.state}: can't be read: Permission denied; try it as the user who ru" in lines
     site.state.unlink()
     assert f"{site.state.parent}: is not writable {user}; chown it" in "\n".join(said())
@@ -414,3 +417,37 @@ def test_a_folder_in_place_of_the_log(site: Site, root: Path) -> None:
     assert problems(site, root)[0].text == (
         f"{site.log}: can't be read: Is a directory; name a file"
     )
+
+
+def test_a_file_of_the_journal(site: Site, root: Path) -> None:
+    """It is not to be cut, whatever is configured."""
+    site.configure(log_settings="keep_lines = 1000")
+    site.log.write_bytes(b"LPKSHHRH" + b"\0\n" * 4000)
+    found = [finding for finding in findings(site, root) if str(site.log) in finding.text]
+    remedy = 'write journal = ["_SYSTEMD_UNIT=..."] in the place of path, with its unit'
+    reason = "is a file of the systemd journal, and no text"
+    assert found == [Finding(66, f"{site.log}: {reason}; {remedy}")]
+
+
+def test_auto_is_told_what_to_write(site: Site, root: Path) -> None:
+    site.configure(log_settings='formats = ["auto"]')
+    site.write(*sample("popa3d"), login("192.0.2.10"))
+    (said,) = [note for note in notes(site, root) if "all formats are tried" in note]
+    assert said.endswith('; write formats = ["popa3d", "qpopper"]: stricter and faster')
+    site.configure(log_settings='formats = ["popa3d", "qpopper"]')
+    assert not any("all formats are tried" in note for note in notes(site, root))
+
+
+@pytest.mark.parametrize(
+    ("finding", "text", "remedy"),
+    [
+        (Finding(66, "a: b; c; do d"), "a: b; c", "do d"),
+        (Finding(66, "a: b"), "a: b", ""),
+        (Finding(0, "a: 1; b: 2"), "a: 1; b: 2", ""),
+        (Note("a: b; do c"), "a: b", "do c"),
+        (Note("a line: x; y", quotes=True), "a line: x; y", ""),
+    ],
+)
+def test_the_remedy_is_behind_the_last_semicolon(finding: Finding, text: str, remedy: str) -> None:
+    assert finding.as_object()["text"] == text
+    assert finding.as_object()["remedy"] == remedy

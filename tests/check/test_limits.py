@@ -80,7 +80,7 @@ def test_a_feature_that_is_missing(site: Site, mail: Path, setting: str) -> None
     assert found == Finding(
         errors.BAD_CONFIG,
         f"policy.{setting}: has no effect, for {mail}/sendmail.cf does not look {tag} up; "
-        f"add FEATURE(`{feature}') to sendmail.mc, as examples/sendmail/limits.mc",
+        f"add FEATURE(`{feature}') to sendmail.mc, as sapd init --sendmail limits",
     )
     assert [finding.status for finding in limits(site, mail)].count(0) == 2
 

@@ -94,7 +94,7 @@ def test_a_separate_map(machine: Machine, more: str) -> None:
     machine.build(more + EXAMPLE["self-closing"])
     assert machine.said("relay.db") == (
         f"{machine.cf} has no map of that file; "
-        "add the lines of examples/sendmail/separate-map.mc to sendmail.mc"
+        "add the lines of sapd init --sendmail separate-map to sendmail.mc"
     )
     machine.build(more + EXAMPLE["separate-map"])
     machine.configure("", separate=True)
@@ -107,8 +107,7 @@ def test_no_access_map(machine: Machine) -> None:
     machine.build("")
     machine.configure("")
     assert machine.said() == (
-        f"{machine.cf} has no map for access; "
-        "add the lines of examples/sendmail/access.mc to sendmail.mc"
+        f"{machine.cf} has no map for access; add the lines of sapd init --sendmail to sendmail.mc"
     )
 
 
@@ -146,7 +145,7 @@ def test_self_closing_without_its_rules(machine: Machine) -> None:
     machine.configure(SELF_CLOSING)
     assert machine.said() == (
         f"{machine.cf} has no rule that looks entries with sapd: up in its map access; "
-        "add the lines of examples/sendmail/self-closing.mc to sendmail.mc"
+        "add the lines of sapd init --sendmail self-closing to sendmail.mc"
     )
 
 
@@ -155,7 +154,7 @@ def test_checks_that_are_delayed_after_the_rules_were_written(machine: Machine) 
     machine.configure(SELF_CLOSING)
     assert machine.said() == (
         f"by {machine.cf} an open address is spared all checks of its mail's sender; "
-        "put FEATURE(`delay_checks') before the lines of examples/sendmail"
+        "put FEATURE(`delay_checks') before the lines of sapd init --sendmail self-closing"
     )
     machine.build(DELAYED + EXAMPLE["self-closing"])
     assert not [finding for finding in machine.findings() if finding.status]
