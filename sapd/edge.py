@@ -5,8 +5,11 @@ by the stamps of a few lines; late lines and clocks that were set put old stamps
 a stamp without a year may be last year's.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from sapd.logfile import BLOCK, File, Plain
@@ -14,10 +17,22 @@ from sapd.place import START, Cursor
 from sapd.timestamps import Clock, yearless
 
 _LEAST = 16 * 1024 * 1024  # bytes that a first run reads, however old they look
-_FINE = 1024 * 1024  # bytes at the end where every line's stamp is looked at ...
-_COARSE = 40  # ... and before that, one line in so many
-_STRIDE = 64 * 1024
+_FINE = 64 * 1024  # bytes at the end where every line is looked at
+_SHARE = 64  # before that, one line in this part of the way back that was gone ...
+_NEAREST, _FARTHEST = 4 * 1024, 128 * 1024  # ... at least, and at most, in so many bytes
+_REACH = 512  # bytes in which the next line mostly begins
+_HEAD = 64  # bytes of a line in which its stamp ends
+_MOST_BETWEEN = 20_000  # further lines, where time jumps
+_DAY, _LATE = 86400, 3900  # seconds by which it goes on or back without a jump
 _MONTH = 30 * 86400
+
+
+class _Line(NamedTuple):
+    """Where a line begins, its stamp (UTC epoch seconds), and whether that names no year."""
+
+    offset: int
+    time: float
+    is_yearless: bool
 
 
 class Edge(NamedTuple):
@@ -40,16 +55,13 @@ class Edge(NamedTuple):
         """
         old, months = 0, _Months(self.time)
         later = size = file.size()
-        for offset, line in _line_starts_backwards(file, size):
-            stamp = self.clock.of_line(line)
-            if stamp is None:
-                continue
-            if stamp >= self.time and yearless(line) and months.all_passed:
+        for line in _Walk(file, self.clock).back(size):
+            if line.time >= self.time and line.is_yearless and months.all_passed:
                 return file.cursor_at(later)  # this line is a year old
-            old, later = old + 1 if stamp < self.time else 0, offset
-            months.note(stamp, yearless(line))
-            if old >= 3 and (size - offset >= _LEAST or months.all_passed):
-                return file.cursor_at(offset)
+            old, later = old + 1 if line.time < self.time else 0, line.offset
+            months.note(line.time, line.is_yearless)
+            if old >= 3 and (size - line.offset >= _LEAST or months.all_passed):
+                return file.cursor_at(line.offset)
         return None
 
     def _past_last_year(self, file: File) -> Cursor | None:
@@ -109,20 +121,74 @@ class _Months:
         return max(self._seen, default=0) >= 6 and max(self._seen) - min(self._seen) >= 2
 
 
-def _line_starts_backwards(file: Plain, size: int) -> Iterator[tuple[int, bytes]]:
-    """Offsets and first bytes of lines, from the end: all of them first, then a sample."""
-    stop = size
-    while stop > 0:
-        start = max(0, stop - _STRIDE)
-        data = file.bytes_at(start, stop - start + 64)
-        if not data.strip(b"\0"):
-            stop = file.before_hole(start)
-            continue
-        starts = [found.end() for found in re.finditer(rb"\n", data[: stop - start])]
-        if start == 0:
-            starts.insert(0, 0)
-        if size - stop >= _FINE:
-            starts = starts[::_COARSE]
-        for at in reversed(starts):
-            yield start + at, data[at : at + 64]
-        stop = start
+class _Walk:
+    """Goes back through the lines that have a stamp: all of them at first, then fewer and fewer.
+
+    Where time jumps between two, those between them are looked at, too: a quiet year may be there.
+    Not seen is a year whose lines all stand between two that are looked at, if these seem to follow
+    each other.
+    """
+
+    def __init__(self, file: Plain, clock: Clock) -> None:
+        self._file = file
+        self._clock = clock
+        self._left = _MOST_BETWEEN
+
+    def back(self, size: int) -> Iterator[_Line]:
+        """From the file's first `size` bytes back to its beginning."""
+        later = None
+        for line in self._few(size):
+            if later is not None:
+                yield from self._between(line, later)
+            yield line
+            later = line
+
+    def _few(self, size: int) -> Iterator[_Line]:
+        end = stop = size
+        while stop > 0:
+            if stop == end:  # nothing was found yet
+                start = max(0, stop - _FINE)
+                lines = list(self._lines(start, stop))
+            else:
+                start = max(0, stop - min(max((end - stop) // _SHARE, _NEAREST), _FARTHEST))
+                lines = self._first_line(start, stop)
+            yield from reversed(lines)
+            if stop == end and not lines:
+                end = stop = self._file.before_hole(start)
+            else:
+                stop = start if lines else self._file.before_hole(start)
+
+    def _between(self, earlier: _Line, later: _Line) -> Iterator[_Line]:
+        """The lines between two, the later ones first, as far as time jumps there."""
+        jumps = not -_LATE <= later.time - earlier.time <= _DAY
+        if not jumps or self._left <= 0:
+            return
+        if later.offset - earlier.offset <= _NEAREST:
+            lines = list(self._lines(earlier.offset + 1, later.offset))
+            self._left -= len(lines)
+            yield from reversed(lines)
+            return
+        self._left -= 1
+        middle = (earlier.offset + later.offset) // 2
+        for line in self._first_line(middle, later.offset):
+            yield from self._between(line, later)
+            yield line
+            yield from self._between(earlier, line)
+
+    def _first_line(self, start: int, stop: int) -> list[_Line]:
+        """The first one that begins there; none if there is none."""
+        for reach in (_REACH, _NEAREST):
+            if found := list(islice(self._lines(start, min(stop, start + reach)), 1)):
+                return found
+        return []
+
+    def _lines(self, start: int, stop: int) -> Iterator[_Line]:
+        """Those that begin there, in their order."""
+        data = self._file.bytes_at(start, stop - start + _HEAD)
+        at = 0 if start == 0 else data.find(b"\n") + 1
+        while at < stop - start and (at > 0 or start == 0):
+            head = data[at : at + _HEAD]
+            time = self._clock.of_line(head)
+            if time is not None:
+                yield _Line(start + at, time, yearless(head))
+            at = data.find(b"\n", at) + 1 or stop

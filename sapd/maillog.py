@@ -205,7 +205,7 @@ class _WholeLines:
                 self._begun, self._is_overlong = self._begun[-ANCHOR:], True
             return None
         self.whole = before.behind(data, end)
-        lines, self._begun = self._begun + data[:end], data[end:]
+        lines, self._begun = b"".join((self._begun, memoryview(data)[:end])), data[end:]
         if self._is_overlong:
             self._is_overlong = False
             return lines[lines.find(b"\n") + 1 :]
