@@ -12,6 +12,7 @@ import time
 import zlib
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from typing import IO
 
 from sapd.place import ANCHOR, Cursor
 
@@ -150,21 +151,7 @@ class Packed(File):
     def __init__(self, path: str, packed: io.FileIO, deadline: float, opened: ExitStack) -> None:
         """Its name says how it is compressed."""
         self._deadline = deadline
-        self._broken: tuple[type[Exception], ...] = (EOFError, OSError, zlib.error)
-        file: io.BufferedIOBase
-        if path.endswith(".gz"):
-            from gzip import GzipFile
-
-            file = GzipFile(fileobj=packed)
-        elif path.endswith(".bz2"):
-            from bz2 import BZ2File
-
-            file = BZ2File(packed)
-        else:
-            from lzma import LZMAError, LZMAFile
-
-            file = LZMAFile(packed)  # noqa: SIM115 -- `opened` closes it
-            self._broken += (LZMAError,)
+        file, self._broken = unpacking(path, packed)
         self._file = opened.enter_context(file)
 
     def seek(self, offset: int) -> None:
@@ -183,6 +170,24 @@ class Packed(File):
             return self._file.read(size)
         except self._broken:
             return b""
+
+
+def unpacking(
+    path: str, packed: IO[bytes]
+) -> tuple[io.BufferedIOBase, tuple[type[Exception], ...]]:
+    """What reads a compressed file, and what it raises where that is damaged or ends too early."""
+    broken: tuple[type[Exception], ...] = (EOFError, OSError, zlib.error)
+    if path.endswith(".gz"):
+        from gzip import GzipFile
+
+        return GzipFile(fileobj=packed), broken
+    if path.endswith(".bz2"):
+        from bz2 import BZ2File
+
+        return BZ2File(packed), broken
+    from lzma import LZMAError, LZMAFile
+
+    return LZMAFile(packed), (*broken, LZMAError)
 
 
 def open_log(path: str, opened: ExitStack) -> Plain | None:

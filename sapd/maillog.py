@@ -9,7 +9,6 @@ import time
 from collections.abc import Collection, Generator, Iterator
 from contextlib import ExitStack
 from math import inf
-from typing import IO
 
 from sapd import errors, plan, rotated
 from sapd.logfile import BLOCK, OutOfTime
@@ -216,15 +215,6 @@ class _WholeLines:
         anchor = bytes(min(ANCHOR, length))
         self.read = Cursor(self.read.offset + length, (self.read.anchor + anchor)[-ANCHOR:])
         self._begun = self._begun and self._begun + b"\0"
-
-
-def lines(file: IO[bytes]) -> Iterator[bytes]:
-    """The lines of an open file, each with a newline; a very long one loses its end."""
-    while line := file.readline(_LONG):
-        head = line
-        while line and not line.endswith(b"\n"):
-            line = file.readline(_LONG)
-        yield head if head.endswith(b"\n") else head + b"\n"
 
 
 def looked_at(path: str) -> list[str]:

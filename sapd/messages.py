@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from sapd import errors, files
 from sapd.report import Report
+from sapd.timestamps import localised
 
 _failures: dict[str, OSError] = {}  # {stream: why it takes no more}
 
@@ -76,7 +77,7 @@ def _status_of(act: Callable[[], int | None]) -> int:
 
 def complain(kind: str, text: str) -> None:
     """One line on standard error."""
-    _write("stderr", f"sapd: {kind}: {one_line(text)}\n")
+    _write("stderr", f"sapd: {kind}: {one_line(localised(text))}\n")
 
 
 def aside(text: str) -> None:
@@ -145,8 +146,6 @@ def tell(report: Report, *, dry: bool = False, verbose: int = 0) -> int:
         if verb == "read":
             if verbose > 1:
                 say(f"read {text}")
-        elif dry:
-            say(f"would {verb} {text}")
-        elif verbose:
-            say(f"{verb} {text}")
+        elif dry or verbose:
+            say(localised(f"{'would ' * dry}{verb} {text}"))
     return report.status

@@ -33,6 +33,11 @@ class Report:
         """The exit status: that of the first problem, 0 if there was none."""
         return self.problems[0].status if self.problems else 0
 
+    @property
+    def changed_something(self) -> bool:
+        """Whether more was done than reading."""
+        return any(verb != "read" for verb, _ in self.actions)
+
 
 class Change(NamedTuple):
     """What became of one account's claim to an address.

@@ -13,7 +13,7 @@ times and cron pays for the import every minute.
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import cache
 
 AHEAD = 120
@@ -189,16 +189,26 @@ def zone(name: str) -> tzinfo:
     return found
 
 
-def moment(text: str, default_zone: tzinfo | None) -> float:
+_DAYS_AGO = {"today": 0, "yesterday": 1}
+
+
+def moment(text: str, default_zone: tzinfo | None, now: float | None = None) -> float:
     """Epoch seconds of a time that a person typed, in any form that dateutil parses.
 
-    A text that names no zone is taken in `default_zone` (None: the system's). Raises ValueError,
-    also for what lies before 1970 or behind `LAST`.
+    It may also begin with "today" or "yesterday". A text that names no zone is taken in
+    `default_zone` (None: the system's), one that names no day is of the day of `now` (UTC epoch
+    seconds; None: the clock's). Raises ValueError, also for what lies before 1970 or behind `LAST`.
     """
     from dateutil import parser
 
+    today = datetime.now(default_zone) if now is None else datetime.fromtimestamp(now, default_zone)
+    word, _, rest = text.strip().partition(" ")
+    if (days := _DAYS_AGO.get(word.lower())) is not None:
+        today -= timedelta(days)
+        text = f"{today.date()} {rest}"
     try:
-        parsed = parser.parse(text)
+        midnight = today.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
+        parsed = parser.parse(text, default=midnight)
         if parsed.tzinfo is None:
             parsed = parsed.replace(tzinfo=default_zone)
         epoch = _sane(parsed.timestamp())
@@ -210,5 +220,18 @@ def moment(text: str, default_zone: tzinfo | None) -> float:
 
 
 def rfc3339(epoch: float) -> str:
-    """RFC 3339 in UTC with Z, whole seconds: `2026-11-22T10:41:05Z`."""
+    """RFC 3339 in UTC with Z, whole seconds, for files and programs: `2026-11-22T10:41:05Z`."""
     return datetime.fromtimestamp(int(epoch), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def local(epoch: float) -> str:
+    """The same in the system's zone, for people: `2026-11-22T11:41:05+01:00`."""
+    return datetime.fromtimestamp(int(epoch), UTC).astimezone().isoformat()
+
+
+_UTC = re.compile(r"(?<!\S)\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ(?![\w:.-])")
+
+
+def localised(text: str) -> str:
+    """A text with each time that `rfc3339` wrote into it as `local` writes it."""
+    return _UTC.sub(lambda found: local(datetime.fromisoformat(found[0]).timestamp()), text)

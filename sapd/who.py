@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from sapd import audit, decision, errors, maps, state
 from sapd.config import Config
 from sapd.decision import Closed, Decision, Grant, Objection, Reason
+from sapd.relay import same_account
 from sapd.state import State
-from sapd.timestamps import rfc3339
+from sapd.timestamps import local, localised
 
 _LATEST = 20  # lines of the trail that are shown
 _MOST = 5  # addresses that are named in a warning
@@ -69,7 +70,7 @@ def last_pass_overdue(config: Config, now: float, root: str = "/") -> str | None
     last = state.last_pass(config.state_directory)
     if last is None or now - last <= _INTERVALS * interval(config.path, root):
         return None
-    return f"the last pass was at {rfc3339(last)}; is cron running? Nobody is closed meanwhile"
+    return f"the last pass was at {local(last)}; is cron running? Nobody is closed meanwhile"
 
 
 def _known_objections(saved: State) -> Callable[[str], Objection | None]:
@@ -85,19 +86,71 @@ def tell(config: Config, address: str, now: float, at: float | None) -> Iterator
 
     The address is in its usual spelling. Raises `SapdError`, or OSError if the trail can't be read.
     """
-    try:
-        trail = list(audit.read(config.state_directory))
-    except FileNotFoundError:
-        trail = []
+    trail = _trail(config)
     if at is None:
         yield from at_present(config, [address], now)
     else:
         yield f"{address} {_at(trail, address, at, config.rules.longest)}"
     moment = now if at is None else at
     for entry in [one for one in trail if one.address == address and one.time <= moment][-_LATEST:]:
-        login = "" if entry.login is None else f", login of {rfc3339(entry.login)}"
-        reason = f": {entry.reason}" if entry.reason else ""
-        yield f"{rfc3339(entry.time)} {entry.event} {entry.account}{login}{reason}"
+        yield _of_trail(entry, entry.account)
+
+
+def tell_of_account(config: Config, account: str, now: float, at: float | None) -> Iterator[str]:
+    """The same for an account: a line for each address from which it logged in.
+
+    A name without @ also stands for accounts that a server completed by a domain.
+    """
+    trail = _trail(config)
+    moment = now if at is None else at
+    own = [one for one in trail if _is(account, one.account) and one.time <= moment]
+    known = dict.fromkeys(entry.address for entry in own)
+    if (denied := config.rules.denied_by(account)) is not None:
+        yield f"{account} opens nothing: {Closed(Reason.DENIED, denied).words}"
+    if at is None:
+        addresses = _addresses_of(account, state.load(config.state_directory))
+        yield from at_present(config, addresses, now)
+        if not addresses:
+            last = f", the last time known from {list(known)[-1]}" if known else ""
+            yield f"{account} has not logged in within the window{last}; fetch mail first"
+    else:
+        for address in known:
+            yield f"{address} {_at(trail, address, at, config.rules.longest)}"
+        if not known:
+            yield f"{account}: the trail knows no login of it up to {local(at)}"
+    for entry in own[-_LATEST:]:
+        yield _of_trail(entry, f"{entry.address} {entry.account}")
+
+
+def _addresses_of(account: str, saved: State) -> list[str]:
+    """The addresses that an account has claims to, the one of its latest login at the end."""
+    latest = {
+        address: max(logins)
+        for address, accounts in saved.ledger.claims.items()
+        if (logins := [login for name, login in accounts.items() if _is(account, name)])
+    }
+    return sorted(latest, key=latest.__getitem__)
+
+
+def _is(asked: str, account: str) -> bool:
+    asked, account = same_account(asked), same_account(account)
+    return account == asked or ("@" not in asked and account.partition("@")[0] == asked)
+
+
+def _trail(config: Config) -> list[audit.Entry]:
+    try:
+        return list(audit.read(config.state_directory))
+    except FileNotFoundError:
+        return []
+    except PermissionError as error:
+        reason = f"can't be read: {error.strerror}"
+        raise errors.SapdError(errors.NO_PERMISSION, str(error.filename), reason) from None
+
+
+def _of_trail(entry: audit.Entry, subject: str) -> str:
+    login = "" if entry.login is None else f", login of {local(entry.login)}"
+    reason = f": {localised(entry.reason)}" if entry.reason else ""
+    return f"{local(entry.time)} {entry.event} {subject}{login}{reason}"
 
 
 def at_present(config: Config, addresses: Iterable[str], now: float) -> Iterator[str]:
@@ -108,7 +161,7 @@ def at_present(config: Config, addresses: Iterable[str], now: float) -> Iterator
         said = _said(config, saved, server, address, now)
         if (unpublished := saved.unpublished) is not None:
             is_so = "open" if address in unpublished.open else "closed"
-            since = f"since {rfc3339(unpublished.since)} sapd could not rebuild it, see sapd run"
+            since = f"since {local(unpublished.since)} sapd could not rebuild it, see sapd run"
             said = f"is {is_so} in the map as it stands; {since}; else it {said}"
         yield f"{address} {said}"
 
@@ -121,11 +174,11 @@ def _said(config: Config, saved: State, server: maps.Map, address: str, now: flo
     if claims:
         ends, closed = decision.judge(ledger, rules, server.objection_to, address, now)
     if ends:
-        by = ", ".join(f"{name} ({rfc3339(claims[name].written)})" for name in sorted(ends))
-        return f"is open until {rfc3339(max(ends.values()))}, by the login of {by}"
+        by = ", ".join(f"{name} ({local(claims[name].written)})" for name in sorted(ends))
+        return f"is open until {local(max(ends.values()))}, by the login of {by}"
     if closed and not all(why.reason in _OF_ADDRESSES for why in closed.values()):
         found = [
-            f"{account} logged in at {rfc3339(claims[account].written)}, but {why.words}"
+            f"{account} logged in at {local(claims[account].written)}, but {localised(why.words)}"
             for account, why in closed.items()
         ]
         return f"is closed: {'; '.join(found)}"
@@ -137,20 +190,20 @@ def _said(config: Config, saved: State, server: maps.Map, address: str, now: flo
 
 def _of_address(why: Closed, *, permitted: bool) -> str:
     if why.reason is Reason.RELAYS_ALREADY:
-        return f"is not opened by sapd: {why.words}"
+        return f"is not opened by sapd: {localised(why.words)}"
     if permitted and why.reason is not Reason.REFUSED:
         return "is not opened by sapd: it relays by its network's entry in access.source"
     if why.reason is Reason.EXPIRED:
         return "is closed: nobody has logged in from it within the window; fetch mail first"
     since = ", and nobody has logged in since" if why.reason is Reason.REVOKED else ""
-    return f"is closed: {why.words}{since}"
+    return f"is closed: {localised(why.words)}{since}"
 
 
 def _at(trail: list[audit.Entry], address: str, at: float, longest: float) -> str:
     begins = trail[0].time if trail else at + 1
     if begins > at:
-        since = f"begins at {rfc3339(begins)}" if trail else "is empty"
-        return f"at {rfc3339(at)}: not known, the trail {since}"
+        since = f"begins at {local(begins)}" if trail else "is empty"
+        return f"at {local(at)}: not known, the trail {since}"
     last: dict[str, audit.Entry] = {}
     for entry in trail:
         if entry.address == address and (entry.time <= at or entry.account not in last):
@@ -159,9 +212,7 @@ def _at(trail: list[audit.Entry], address: str, at: float, longest: float) -> st
     was_open = {True: ("open", "renew"), False: ("renew", "close")}
     by = [who for who, entry in last.items() if entry.event in was_open[entry.time <= at]]
     if by:
-        return f"was open at {rfc3339(at)}, by the login of {', '.join(by)}"
+        return f"was open at {local(at)}, by the login of {', '.join(by)}"
     if not last and at < begins + longest:
-        return (
-            f"at {rfc3339(at)}: not known, the trail begins at {rfc3339(begins)}, too late for it"
-        )
-    return f"was closed at {rfc3339(at)}"
+        return f"at {local(at)}: not known, the trail begins at {local(begins)}, too late for it"
+    return f"was closed at {local(at)}"

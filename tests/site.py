@@ -31,6 +31,11 @@ def logout(address: str, account: str = "bob", at: float | None = None, pid: int
 
 def when(epoch: float) -> str:
     """A moment as `--at` and sapd's own words have it."""
+    return datetime.fromtimestamp(int(epoch), UTC).astimezone().isoformat()
+
+
+def utc(epoch: float) -> str:
+    """The same as files and `--json` have it."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch))
 
 

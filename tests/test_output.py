@@ -84,7 +84,7 @@ class Commands:
                 check=False,
                 timeout=60,
             )
-        out_text = re.sub(r"\d{4}-\d\d-\d\dT[\d:]+Z", "TIME", done.stdout or "")
+        out_text = re.sub(r"\d{4}-\d\d-\d\dT[\d:]+\+00:00", "TIME", done.stdout or "")
         return Said(done.returncode, out_text, done.stderr or "")
 
 

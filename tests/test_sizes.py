@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from sapd import decision
 from tests.folders import PACKAGE
 
-MOST_LINES = 40  # of a function, outside cli
+MOST_LINES = 40  # of a function
 MOST_ATTRIBUTES = 8  # of a class whose objects change
 RECORDS = {"NamedTuple", "Protocol", "Enum"}
 TOO_LARGE = {
@@ -39,10 +39,10 @@ def attributes(of: ast.ClassDef) -> set[str]:
     }
 
 
-def is_too_large(module: str, node: ast.AST) -> bool:
+def is_too_large(node: ast.AST) -> bool:
     if isinstance(node, ast.FunctionDef):
         lines = (node.end_lineno or 0) - node.lineno + 1
-        return lines > MOST_LINES and module != "cli"
+        return lines > MOST_LINES
     if isinstance(node, ast.ClassDef):
         is_record = any(ast.unparse(base) in RECORDS for base in node.bases)
         return not is_record and len(attributes(node)) > MOST_ATTRIBUTES
@@ -54,7 +54,7 @@ def test_no_function_and_no_class_is_too_large() -> None:
         f"{module}.{getattr(node, 'name', '')}"
         for module, tree in trees()
         for node in ast.walk(tree)
-        if is_too_large(module, node)
+        if is_too_large(node)
     }
     assert found == TOO_LARGE
 

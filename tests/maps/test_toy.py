@@ -93,7 +93,7 @@ def test_whole_passes(site: Site, toy: Path, capsys: pytest.CaptureFixture[str])
     assert f"rewrite {toy}: 2 open addresses" in said.out
     assert "not opened: logged in as bob, but" in said.err
     assert sapd(site, "run", "-v") == 0
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().out == "nothing new\n"
     toy.write_text("192.0.2.66\n")
     assert sapd(site, "run", "-n") == 0
     assert toy.read_text() == "192.0.2.66\n"
