@@ -34,7 +34,8 @@ def parse_address(text: bytes) -> str | None:
 
 def are_addresses(texts: Iterable[str]) -> bool:
     """Whether all of these are addresses in their usual spelling."""
-    return all(_IPV4_TEXT.fullmatch(text) or parse_address(text.encode()) == text for text in texts)
+    is_ipv4 = _IPV4_TEXT.fullmatch
+    return all(parse_address(text.encode()) == text for text in texts if not is_ipv4(text))
 
 
 def parse_network(text: str, *, strict: bool = True) -> Network:

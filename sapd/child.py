@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 _BLOCK = 1024 * 1024
+_HELD = 3  # a descriptor that no program minds
 
 
 class Ended(NamedTuple):
@@ -25,30 +26,24 @@ def run(command: list[str], text: bytes, stream: int, limit: float) -> Ended:
     and had to be killed.
     """
     deadline = time.monotonic() + limit
-    given, nowhere = _scratch(), os.open(os.devnull, os.O_WRONLY)
-    heard, said = os.pipe()
+    # Not through a pipe: makemap writes little at a time, and each time would wake this process.
+    given, said, nowhere = _scratch(), _scratch(), os.open(os.devnull, os.O_WRONLY)
+    lives, held = os.pipe()
     try:
-        pid = _start(command, text, given, {stream: said, 3 - stream: nowhere})
-    except BaseException:
-        os.close(heard)
-        raise
+        try:
+            pid = _start(command, text, given, {stream: said, 3 - stream: nowhere, _HELD: held})
+        finally:
+            os.close(held)
+        return Ended(_wait(pid, lives, deadline), os.pread(said, os.fstat(said).st_size, 0))
     finally:
-        for fd in (given, nowhere, said):
+        for fd in (given, said, nowhere, lives):
             os.close(fd)
-    try:
-        return _wait(pid, heard, deadline)
-    except BaseException:
-        os.kill(pid, 9)
-        _bury(pid)
-        raise
-    finally:
-        os.close(heard)
 
 
 def _scratch() -> int:
     """An empty file without a name: in memory, or where the system can't, in the usual folder."""
     try:
-        return os.memfd_create("input")
+        return os.memfd_create("scratch")
     except AttributeError:
         pass
     except OSError as error:
@@ -82,23 +77,22 @@ def _bury(pid: int) -> None:
         select.select([], [], [], 0.001)
 
 
-def _wait(pid: int, heard: int, deadline: float) -> Ended:
-    blocks = []
+def _wait(pid: int, lives: int, deadline: float) -> int:
+    """The status of a program that holds the other end of a pipe as long as it runs."""
     ready = select.poll()
-    ready.register(heard, select.POLLIN)
-    while True:
-        left = deadline - time.monotonic()
-        if left < 0 or not ready.poll(left * 1000):
+    ready.register(lives, select.POLLIN)
+    try:
+        if not ready.poll(max(0, deadline - time.monotonic()) * 1000):
             raise TimeoutError
-        block = os.read(heard, _BLOCK)
-        if not block:
-            break
-        blocks.append(block)
-    return Ended(_ended(pid, deadline), b"".join(blocks))
+        return _ended(pid, deadline)
+    except BaseException:
+        os.kill(pid, 9)
+        _bury(pid)
+        raise
 
 
 def _ended(pid: int, deadline: float) -> int:
-    """The status of a program whose output has ended: it ends just then, or a moment later."""
+    """The status of a program that ends just now, or in a moment."""
     while True:
         found, status = os.waitpid(pid, os.WNOHANG)
         if found:

@@ -78,7 +78,7 @@ class Clock:
         """Start with an empty cache: a log's minute is worked out once."""
         self.now = now
         self.zone = zone
-        self._minutes: dict[tuple[bytes, bytes], float | None] = {}
+        self._minutes: dict[tuple[bytes, bytes], int | None] = {}
 
     def epoch(self, stamp: bytes) -> float | None:
         """UTC epoch seconds of a stamp in one of the shapes of `STAMPS`; None if it is no time.
@@ -101,16 +101,18 @@ class Clock:
             if len(self._minutes) > 10_000:
                 self._minutes.clear()
             minute = self._minutes[head, rest] = self._minute(head, rest)
-        return None if minute is None else minute + float(seconds.replace(b",", b"."))
+        if minute is None:
+            return None
+        return minute + (int(seconds) if len(seconds) == 2 else float(seconds.replace(b",", b".")))
 
     def of_line(self, line: bytes) -> float | None:
         """Epoch seconds of the stamp that a log line begins with, None if it has none."""
         found = _leading().match(line)
         return self.epoch(found["yearless"] or found["dated"]) if found else None
 
-    def _minute(self, head: bytes, rest: bytes) -> float | None:
+    def _minute(self, head: bytes, rest: bytes) -> int | None:
         minute = self._any_minute(head, rest)
-        return None if minute is None else _sane(minute)
+        return None if minute is None or _sane(minute) is None else int(minute)
 
     def _any_minute(self, head: bytes, rest: bytes) -> float | None:
         try:

@@ -47,7 +47,7 @@ class Makemap(NamedTuple):
         made = self._run(["-u", self.type, path], b"", 1, _limit(text)).said.lower().splitlines()
         if len(made) != expected:
             raise self.failed(f"makemap made {len(made)} entries of {expected}")
-        if missing := set(own) - set(made):
+        if missing := set(own).difference(made):
             raise self.failed(f"the new map lacks {len(missing)} of sapd's entries")
 
     def live_entries(self, limit: float) -> list[bytes]:

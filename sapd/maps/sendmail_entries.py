@@ -4,7 +4,7 @@ Formats are those of cf/README ("Anti-Spam Configuration Control"), and what was
 sendmail 8.17.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Set
 from typing import NamedTuple
 
 from sapd import addresses
@@ -34,7 +34,7 @@ class Entries(NamedTuple):
         """The tags of the entries that limit, with their colons."""
         return [f"{tag}:" for tag in self.limits]
 
-    def lines(self, open_until: Mapping[str, float], taken: Collection[str]) -> bytes:
+    def lines(self, open_until: Mapping[str, float], taken: Set[str]) -> bytes:
         """The lines that let addresses relay, or say until when, and those of each one's limits.
 
         sendmail looks an IPv6 client up as eight groups without padding, or, where it is
@@ -43,22 +43,21 @@ class Entries(NamedTuple):
         written where he limited a network.
         """
         limits = {f"{tag}:": str(value) for tag, value in self.limits.items()}
-        lines = []
-        for address, end in sorted(open_until.items()):
-            tags = {**self._tags(end), **limits}
-            lines += [
-                f"{tag}{key}\t{word}\n"
-                for key in _keys(address)
-                for tag, word in tags.items()
-                if f"{tag}{key}".lower() not in taken
-                and (tag not in limits or not any(part in taken for part in _networks(tag, key)))
-            ]
+        lines, tags = [], {self.tag: RELAYS, **limits}
+        for address in sorted(open_until):
+            if self.closes_by_itself:
+                tags = {**self._ends(open_until[address]), **limits}
+            for key in _keys(address):
+                for tag, word in tags.items():
+                    name = f"{tag}{key}"
+                    if name.lower() in taken:
+                        continue
+                    if tag not in limits or taken.isdisjoint(_networks(tag, key)):
+                        lines.append(f"{name}\t{word}\n")
         return "".join(lines).encode("ascii")
 
-    def _tags(self, end: float) -> dict[str, str]:
+    def _ends(self, end: float) -> dict[str, str]:
         """{tag: value} of the entries for an address that is open until `end`."""
-        if not self.closes_by_itself:
-            return {self.tag: RELAYS}
         return {ENDS: f"{end:.0f}", **({EXEMPTS: "OK"} if self.exempts else {})}
 
     def address_let_in(self, line: bytes, not_own: Collection[str], now: float) -> str | None:
