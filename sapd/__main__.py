@@ -19,6 +19,10 @@ def main() -> NoReturn:
     settings = _of_plain_run(sys.argv[1:])
     if settings is not None and nothing_happened(settings):
         sys.exit(0)
+    if settings is not None:
+        import gc
+
+        gc.disable()  # the process ends before it would pay; modules and a large state load faster
     from sapd import messages
 
     if os.environ.pop("TZ", None) is not None:
@@ -44,11 +48,8 @@ def _of_plain_run(arguments: list[str]) -> str | None:
 
 
 def _run(settings: str) -> int:
-    import gc
-
     from sapd import config, messages, run
 
-    gc.disable()  # the process ends before it would pay, and a large state loads in half the time
     try:
         return messages.tell(run.once(config.load(settings)))
     except config.Mistake as mistake:

@@ -4,16 +4,20 @@ An address is a `str` in the spelling of `ipaddress` (RFC 5952 for IPv6); an IPv
 address is the IPv4 address that it stands for (RFC 4291 section 2.5.5.2).
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
+from typing import TYPE_CHECKING
 
-Network = IPv4Network | IPv6Network
+if TYPE_CHECKING:  # else loaded where it is wanted: by a busy minute with IPv4 alone it is not
+    from ipaddress import IPv4Network, IPv6Network
 
-_OCTET = rb"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
-_IPV4 = re.compile(_OCTET + rb"(?:\." + _OCTET + rb"){3}")  # a fifth of the time ipaddress takes
-_IPV4_TEXT = re.compile(_IPV4.pattern.decode())
+    Network = IPv4Network | IPv6Network
+
+_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4 = re.compile(_OCTET + r"(?:\." + _OCTET + r"){3}")  # a fifth of the time ipaddress takes
 
 
 def parse_address(text: bytes) -> str | None:
@@ -21,8 +25,10 @@ def parse_address(text: bytes) -> str | None:
 
     vpopmail writes an underscore for each colon of an IPv6 address (vchkpw.c).
     """
-    if _IPV4.fullmatch(text):
-        return text.decode("ascii")
+    if _IPV4.fullmatch(found := text.decode("latin-1")):
+        return found
+    from ipaddress import IPv6Address
+
     try:
         ip = IPv6Address(text.replace(b"_", b":").decode("ascii"))
     except ValueError:
@@ -34,8 +40,8 @@ def parse_address(text: bytes) -> str | None:
 
 def are_addresses(texts: Iterable[str]) -> bool:
     """Whether all of these are addresses in their usual spelling."""
-    is_ipv4 = _IPV4_TEXT.fullmatch
-    return all(parse_address(text.encode()) == text for text in texts if not is_ipv4(text))
+    others = (text for text in texts if _IPV4.fullmatch(text) is None)
+    return all(parse_address(text.encode("utf-8", "surrogatepass")) == text for text in others)
 
 
 def parse_network(text: str, *, strict: bool = True) -> Network:
@@ -43,6 +49,8 @@ def parse_network(text: str, *, strict: bool = True) -> Network:
 
     `strict` refuses bits behind the prefix.
     """
+    from ipaddress import IPv4Network, IPv6Network, ip_network
+
     found = ip_network(text, strict)
     if isinstance(found, IPv6Network) and found.prefixlen >= 96:
         mapped = found.network_address.ipv4_mapped
@@ -58,6 +66,8 @@ def to_bits(address: str) -> tuple[int, int]:
     IPv4 is done by hand: `ipaddress` takes four times as long, and a large map asks often.
     """
     if ":" in address:
+        from ipaddress import IPv6Address
+
         return 128, int(IPv6Address(address))
     first, second, third, last = map(int, address.split("."))
     return 32, first << 24 | second << 16 | third << 8 | last

@@ -6,13 +6,16 @@ import os
 import tomllib
 from collections.abc import Callable
 from datetime import tzinfo
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from sapd import defaults, errors, files, formats, journal_matches, maps, timestamps
-from sapd.addresses import Network, contains
+from sapd import defaults, errors, files, formats, maps, timestamps
+from sapd.addresses import contains
 from sapd.idle import Snapshot
 from sapd.relay import Rules
 from sapd.toml_table import Table, nearest
+
+if TYPE_CHECKING:
+    from sapd.addresses import Network
 
 T = TypeVar("T")
 
@@ -238,8 +241,7 @@ def _refuse_one_file_for_two(top: Table, config: Config) -> None:
 
 def _log(table: Table, known: list[str] | None) -> Log:
     table.only("path", "journal", "formats", "programs", "timezone", "keep_lines", "cut_above")
-    matches = _journal(table) if table.has("journal") else ()
-    path = journal_matches.name(matches) if matches else table.path("path")
+    path, matches = _journal(table) if table.has("journal") else (table.path("path"), ())
     names = table.texts("formats", ("qpopper",))
     for name in names:
         if known is not None and name not in [formats.AUTO, *known]:
@@ -270,8 +272,10 @@ def _log(table: Table, known: list[str] | None) -> Log:
     return Log(path, names, zone, keep, above, programs, matches)
 
 
-def _journal(table: Table) -> tuple[str, ...]:
-    """The matches of a journal; other settings are refused that only a file can have."""
+def _journal(table: Table) -> tuple[str, tuple[str, ...]]:
+    """A journal's name, and its matches; settings are refused that only a file can have."""
+    from sapd import journal_matches  # which nobody else pays for
+
     matches = table.texts("journal")
     if (why := journal_matches.objection_to(matches)) is not None:
         table.refuse("journal", why)
@@ -288,4 +292,4 @@ def _journal(table: Table) -> tuple[str, ...]:
             table.refuse("formats", f'has "{name}"; of a journal name what the unit writes')
         if name in journal_matches.UNPROVEN:
             table.refuse("formats", f'has "{name}": {journal_matches.UNPROVEN[name]}')
-    return matches
+    return journal_matches.name(matches), matches

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from math import inf
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from sapd import cut, errors, journal, maillog, scan
+from sapd import cut, errors, maillog, scan
 from sapd.config import Config, Log
 from sapd.cut import Cut
-from sapd.journal import JournalReading, Place
 from sapd.maillog import Reading
-from sapd.place import Position
+from sapd.place import Place, Position
 from sapd.recogniser import Context, Event, Recogniser
 from sapd.relay import Ledger, Rules
 from sapd.timestamps import AHEAD, Clock, stamp_like
+
+if TYPE_CHECKING:
+    from sapd.journal import JournalReading
 
 
 class Batch(NamedTuple):
@@ -42,7 +44,11 @@ class Batch(NamedTuple):
 
 def looked_at(log: Log) -> list[str]:
     """All files and folders that a reading of this log goes by."""
-    return journal.looked_at() if log.journal else maillog.looked_at(log.path)
+    if not log.journal:
+        return maillog.looked_at(log.path)
+    from sapd import journal  # which nobody else pays for
+
+    return journal.looked_at()
 
 
 def questions(
@@ -52,6 +58,8 @@ def questions(
     asked = []
     for log in logs:
         if log.journal:
+            from sapd import journal
+
             place = positions.get(log.path)
             if not isinstance(place, Place):
                 return []
@@ -222,6 +230,8 @@ def _of_journal(
     recogniser: Recogniser,
     deadline: float,
 ) -> JournalReading:
+    from sapd.journal import JournalReading
+
     return JournalReading(
         log.journal,
         position if isinstance(position, Place) else None,
@@ -235,7 +245,7 @@ def _events(
     reading: Reading | JournalReading, recogniser: Recogniser, until: float
 ) -> Iterator[Event]:
     """What a log's new lines say; those stamped later than `until` are all given."""
-    if isinstance(reading, JournalReading):
+    if not isinstance(reading, Reading):
         yield from _events_of_journal(reading, recogniser)
         return
     deduplicator = scan.Deduplicator(recogniser, until)
@@ -273,11 +283,11 @@ def _counts(
     log: Log, reading: Reading | JournalReading, recogniser: Recogniser, tally: _Tally
 ) -> str:
     unusable = recogniser.unusable
-    if isinstance(reading, JournalReading):
-        read = f"{reading.entries} entries, {reading.unusable} of them unusable, "
-    else:
+    if isinstance(reading, Reading):
         lines = "" if log.keep_lines is None else f"{reading.lines_read} lines, "
         read = f"{reading.bytes_read} bytes, {lines}"
+    else:
+        read = f"{reading.entries} entries, {reading.unusable} of them unusable, "
     return (
         f"{read}{tally.logins} different logins, "
         f"{tally.ahead} ahead of now, {unusable.no_address} without an address; "

@@ -19,11 +19,12 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from math import inf
-from typing import Any, NamedTuple
+from typing import Any
 
 from sapd.defaults import JOURNALS
 from sapd.journalctl import DROPPED, DROPPED_ID, Journalctl
 from sapd.maillog import LATE
+from sapd.place import Place
 from sapd.recogniser import Frame
 from sapd.timestamps import LAST, rfc3339
 
@@ -38,18 +39,6 @@ _CURSOR = re.compile(
 )
 _PROGRAM = re.compile(rb"[^\s\[\]:]{1,64}")
 _HOST = re.compile(rb"[^\s\[\]:]{1,255}")
-
-
-class Place(NamedTuple):
-    """How far a journal was read: the cursor of the last entry, as journalctl writes it.
-
-    `open_streams` are the ids of streams whose last entry was cut: their next one may be the rest.
-    `doubted` is in how many bytes of messages the rest of one may stand whose head was suppressed.
-    """
-
-    cursor: str
-    open_streams: tuple[str, ...] = ()
-    doubted: int = 0
 
 
 def looked_at() -> list[str]:

@@ -1,4 +1,4 @@
-"""A place in a log: an offset, and the bytes before it that prove it. Pure."""
+"""A place in a log, with what proves it: bytes of a file, or a journal's cursor. Pure."""
 
 from typing import NamedTuple
 
@@ -39,3 +39,15 @@ class Position(NamedTuple):
     rotated: Cursor | None = None
     lines: int | None = None
     stalls: int = 0
+
+
+class Place(NamedTuple):
+    """How far a journal was read: the cursor of the last entry, as journalctl writes it.
+
+    `open_streams` are the ids of streams whose last entry was cut: their next one may be the rest.
+    `doubted` is in how many bytes of messages the rest of one may stand whose head was suppressed.
+    """
+
+    cursor: str
+    open_streams: tuple[str, ...] = ()
+    doubted: int = 0

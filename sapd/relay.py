@@ -8,15 +8,20 @@ lines twice changes nothing: that is why reading a log again is always safe.
 All times are UTC epoch seconds, and `now` is an argument.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Collection
 from fnmatch import translate
 from functools import cache
 from math import ceil, inf
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from sapd.addresses import Network, lies_in, to_bits
+from sapd.addresses import lies_in, to_bits
 from sapd.timestamps import AHEAD
+
+if TYPE_CHECKING:
+    from sapd.addresses import Network
 
 EVERY_ADDRESS = "every"
 """Stands for all addresses among those that were closed by hand."""
@@ -124,7 +129,7 @@ class Stamp(NamedTuple):
     written: float
     counted: float
 
-    def not_after(self, now: float) -> "Stamp":
+    def not_after(self, now: float) -> Stamp:
         """The same as seen by a clock that may have been set back since."""
         if self.written > now + AHEAD:
             return Stamp(now, now)

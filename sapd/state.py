@@ -42,10 +42,9 @@ from sapd.cut import PendingCut
 from sapd.decision import Closed, Decision, Reason
 from sapd.idle import LAST_PASS, Snapshot, note, touch
 from sapd.idle import NAME as NOTE
-from sapd.journal import Place
 from sapd.maps import Access
 from sapd.maps.live import Published, digest
-from sapd.place import Cursor, Position
+from sapd.place import Cursor, Place, Position
 from sapd.recogniser import Context, Doubt
 from sapd.relay import EVERY_ADDRESS, Ledger, Stamp
 from sapd.timestamps import AHEAD, LAST

@@ -1,12 +1,17 @@
 """The tables of a TOML file, with errors that name file, key and remedy."""
 
+from __future__ import annotations
+
 import os
 import re
 from collections.abc import Collection
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sapd import errors
-from sapd.addresses import Network, parse_network
+from sapd.addresses import parse_network
+
+if TYPE_CHECKING:
+    from sapd.addresses import Network
 
 _LONGEST = 366 * 86400  # seconds
 _MOST = 1_000_000_000
@@ -127,12 +132,12 @@ class Table:
                 self.refuse(key, f'has "{text}": {error}; networks look like 192.0.2.0/24')
         return tuple(found)
 
-    def table(self, key: str) -> "Table":
+    def table(self, key: str) -> Table:
         """A table in this one; empty if it is not there."""
         value = self._get(key, dict, f"a table, as [{key}]")
         return Table(self.file, key, value or {})
 
-    def tables(self, key: str) -> list["Table"]:
+    def tables(self, key: str) -> list[Table]:
         """A list of tables in this one."""
         value = self._get(key, list, f"one or more tables, as [[{key}]]") or []
         if not all(isinstance(item, dict) for item in value):

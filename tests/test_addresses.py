@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sapd.addresses import contains, groups, lies_in, parse_address, parse_network, to_bits
+from sapd.addresses import (
+    are_addresses,
+    contains,
+    groups,
+    lies_in,
+    parse_address,
+    parse_network,
+    to_bits,
+)
 
 addresses = st.ip_addresses()
 
@@ -101,3 +109,14 @@ def test_bits_behind_the_prefix() -> None:
     with pytest.raises(ValueError, match="host bits"):
         parse_network("192.0.2.1/24")
     assert str(parse_network("192.0.2.1/24", strict=False)) == "192.0.2.0/24"
+
+
+@given(st.text("0123456789abcdef.:_%\n\u0661\udcff", max_size=20) | addresses.map(str))
+def test_texts_are_addresses_if_each_is_one_in_its_usual_spelling(text: str) -> None:
+    usual = parse_address(text.encode("utf-8", "surrogatepass")) == text
+    assert are_addresses(["192.0.2.1", text, "2001:db8::7"]) == usual
+
+
+@pytest.mark.parametrize("text", ["\u0661.2.3.4", "1.2.3.4\n", "1.2.3.04", "2001:DB8::7", "\udcff"])
+def test_what_only_looks_like_an_address(text: str) -> None:
+    assert not are_addresses([text])

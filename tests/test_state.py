@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from sapd import errors, files, state
 from sapd.cut import PendingCut
 from sapd.decision import Closed, Decision, Reason
-from sapd.journal import Place
 from sapd.maps import Access
 from sapd.maps.live import Published
-from sapd.place import Cursor, Position
+from sapd.place import Cursor, Place, Position
 from sapd.recogniser import Context, Doubt
 from sapd.relay import EVERY_ADDRESS, Ledger, Stamp
 from sapd.state import SavedState, Unpublished

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from sapd import errors, idle, journal, journalctl
-from sapd.journal import OVERLONG, JournalReading, Place
+from sapd.journal import OVERLONG, JournalReading
+from sapd.place import Place
 from sapd.recogniser import Event, Frame, Recogniser, Rejection
 from sapd.timestamps import Clock
 from tests.servers.dovecot import Dovecot
