@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import os
-import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import tzinfo
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from functools import partial
+from math import inf
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from sapd import defaults, errors, files, formats, maps, timestamps
+from sapd import defaults, errors, files, formats, maps, settings, timestamps, toml_file
 from sapd.addresses import contains
 from sapd.idle import Snapshot
 from sapd.relay import Rules
-from sapd.toml_table import Table, nearest
+from sapd.toml_table import Refused, Table, nearest
 
 if TYPE_CHECKING:
     from sapd.addresses import Network
 
 T = TypeVar("T")
 
-_TOP = ("window", "formats_directory", "log", "access", "state", "network", "policy", "audit")
-_POLICY = (
-    *("never", "after_logout", "max_accounts_per_address", "one_address_per_account"),
-    "deny_accounts",
-)
+_DECISIVE = ("server",)
+"""Settings on which it depends what others mean."""
 
 
 class Log(NamedTuple):
@@ -94,27 +92,10 @@ def load(path: str) -> Config:
         raise Mistake([errors.SapdError(errors.BAD_CONFIG, path, reason)], Readable()) from None
     try:
         files.refuse_untrusted(path)
-        read = _read(path)
+        top = toml_file.read(path)
     except errors.SapdError as problem:
-        raise Mistake([problem], Readable()) from None
-    return _Sections(Table(path, "", read), snapshot).config()
-
-
-def _read(path: str) -> dict[str, Any]:
-    try:
-        with open(path, "rb") as file:
-            return tomllib.load(file)
-    except PermissionError as error:
-        status, reason = errors.NO_PERMISSION, f"can't be read: {error.strerror}"
-    except FileNotFoundError:
-        status = errors.BAD_CONFIG
-        reason = "is missing; `sapd init` makes one for this machine, or name yours with -c"
-    except OSError as error:
-        status = errors.BAD_CONFIG
-        reason = f"can't be read: {error.strerror}; name the configuration with -c"
-    except (ValueError, RecursionError) as error:
-        status, reason = errors.BAD_CONFIG, f"is not TOML: {error}"
-    raise errors.SapdError(status, path, reason)
+        raise Mistake([problem, *problem.others], Readable()) from None
+    return _Sections(top, snapshot).config()
 
 
 class _Sections:
@@ -124,25 +105,55 @@ class _Sections:
         self._top = top
         self._snapshot = snapshot
         self._mistakes: list[errors.SapdError] = []
+        self._wrong: set[tuple[int, str]] = set()
+        self._pretended: set[tuple[int, str]] = set()
 
     def _try(self, section: Callable[[], T]) -> T | None:
-        try:
-            return section()
-        except errors.SapdError as mistake:
+        """Read a section; None if it has mistakes.
+
+        To find them all it is read again without what was wrong, or with something sound in its
+        place, for as long as that finds more.
+        """
+        sound = True
+        while True:
+            try:
+                found = section()
+            except Refused as mistake:
+                sound = False
+                if not self._get_past(mistake):
+                    return None
+            except errors.SapdError as mistake:
+                self._mistakes.append(mistake)
+                return None
+            else:
+                return found if sound else None
+
+    def _get_past(self, mistake: Refused) -> bool:
+        """Note a mistake, and put it out of the way; whether that could be done."""
+        table, key = mistake.table, mistake.key
+        place = table.identity, key
+        if place not in self._wrong:
             self._mistakes.append(mistake)
-            return None
+        self._wrong |= {place, (table.identity, mistake.meant)}
+        if key in _DECISIVE or place in self._pretended:
+            return False
+        if table.has(key):
+            table.without(key)
+            return True
+        self._pretended.add(place)
+        return table.pretend(key)
 
     def config(self) -> Config:
         top = self._top
-        self._try(lambda: top.only(*_TOP))
+        self._try(lambda: top.only(*settings.EXAMPLES[""]))
         folder = self._try(lambda: top.path("formats_directory", defaults.FORMATS_DIRECTORY))
         known = self._try(lambda: self._formats(folder)) if folder else None
-        logs = self._try(lambda: _logs(top, known))
+        logs = self._logs(known)
         policy = self._try(lambda: top.table("policy")) or Table(top.file, "policy", {})
-        self._try(lambda: policy.only(*_POLICY, *maps.LIMITS))
+        self._try(lambda: policy.only(*settings.EXAMPLES["policy"]))
         access = self._try(lambda: maps.access_of(top.table("access"), policy))
         directory = self._try(lambda: _state_directory(top))
-        rules = self._try(lambda: _rules(top, policy))
+        rules = self._rules(policy)
         trail = self._try(lambda: _audit(top))
         if folder and logs and access and directory and rules and trail and not self._mistakes:
             config = Config(top.file, logs, access, directory, rules, trail, folder, self._snapshot)
@@ -150,7 +161,28 @@ class _Sections:
             self._try(lambda: _refuse_one_file_for_two(top, config))
             if not self._mistakes:
                 return config
-        raise Mistake(self._mistakes, Readable(directory, access, rules))
+        in_order = sorted(self._mistakes, key=lambda mistake: getattr(mistake, "line", 0) or inf)
+        raise Mistake(in_order, Readable(directory, access, rules))
+
+    def _logs(self, known: list[str] | None) -> tuple[Log, ...]:
+        """The logs; where the `known` formats are not known their names are not looked at."""
+        tables = self._try(lambda: _some_logs(self._top)) or []
+        found = [self._try(partial(_log, table, known)) for table in tables]
+        return tuple(log for log in found if log is not None)
+
+    def _rules(self, policy: Table) -> Rules | None:
+        windows: dict[Network, float] = {}
+        rules = self._try(lambda: _rules(self._top, policy))
+        never = rules.never if rules else ()
+        tables = self._try(lambda: self._top.tables("network"))
+        if tables is None:
+            return None
+        for table in tables:
+            read = self._try(partial(_windows, table, never, windows))
+            if read is None:
+                rules = None
+            windows |= read or {}
+        return rules._replace(windows=tuple(windows.items())) if rules else None
 
     def _formats(self, folder: str) -> list[str]:
         looked_at = formats.looked_at(folder)
@@ -160,48 +192,52 @@ class _Sections:
         return formats.names(folder)
 
 
-def _logs(top: Table, known: list[str] | None) -> tuple[Log, ...]:
-    """The logs; where the `known` formats are not known their names are not looked at."""
-    logs = tuple(_log(table, known) for table in top.tables("log"))
-    if not logs:
-        top.refuse("log", "is missing; add [[log]] with the path of the POP server's log")
-    return logs
-
-
 def _state_directory(top: Table) -> str:
     state = top.table("state")
-    state.only("directory")
+    state.only(*settings.EXAMPLES["state"])
     return state.path("directory", defaults.STATE_DIRECTORY)
 
 
 def _audit(top: Table) -> Audit:
     audit = top.table("audit")
-    audit.only("keep_lines", "syslog")
+    audit.only(*settings.EXAMPLES["audit"])
     kept = audit.count("keep_lines", 0)
     return Audit(Audit().keep_lines if kept is None else kept, audit.flag("syslog"))
 
 
+def _some_logs(top: Table) -> list[Table]:
+    tables = top.tables("log")
+    if not tables:
+        top.refuse("log", "is missing; add the POP server's log")
+    return tables
+
+
+def _windows(
+    table: Table, never: Sequence[Network], others: Mapping[Network, float]
+) -> dict[Network, float]:
+    """The windows of a [[network]], beside those of the others."""
+    table.only(*settings.EXAMPLES["network"])
+    window = table.seconds("window")
+    found: dict[Network, float] = {}
+    for network in table.networks("networks"):
+        if network in found or network in others:
+            table.refuse("networks", f'names "{network}" a second time')
+        for shut in never:
+            if contains(shut, network):
+                why = f'gives "{network}" a window, and policy.never shuts "{shut}"'
+                table.refuse("networks", f"{why}; remove one of them")
+        found[network] = window
+    return found
+
+
 def _rules(top: Table, policy: Table) -> Rules:
-    never = policy.networks("never", ())
-    windows: dict[Network, float] = {}
-    for table in top.tables("network"):
-        table.only("networks", "window")
-        window = table.seconds("window")
-        for network in table.networks("networks"):
-            if network in windows:
-                table.refuse("networks", f'names "{network}" a second time')
-            windows[network] = window
-            for shut in never:
-                if contains(shut, network):
-                    why = f'gives "{network}" a window, and policy.never shuts "{shut}"'
-                    table.refuse("networks", f"{why}; remove one of them")
+    """The rules without those of [[network]]."""
     denied = policy.texts("deny_accounts", ())
     if "" in denied:
         policy.refuse("deny_accounts", "has an empty name")
     return Rules(
         window=top.seconds("window", defaults.WINDOW),
-        windows=tuple(windows.items()),
-        never=never,
+        never=policy.networks("never", ()),
         after_logout=policy.seconds("after_logout") if policy.has("after_logout") else None,
         most_accounts=policy.count("max_accounts_per_address"),
         one_address=policy.flag("one_address_per_account"),
@@ -235,12 +271,12 @@ def _refuse_one_file_for_two(top: Table, config: Config) -> None:
     for path, role in roles:
         real = os.path.realpath(path)
         if real in seen:
-            top.refuse(role, f'is "{path}", the same file as {seen[real]}')
+            top.refuse(role, f'is "{path}", the same file as {seen[real]}; name another')
         seen[real] = role
 
 
 def _log(table: Table, known: list[str] | None) -> Log:
-    table.only("path", "journal", "formats", "programs", "timezone", "keep_lines", "cut_above")
+    table.only(*settings.EXAMPLES["log"])
     path, matches = _journal(table) if table.has("journal") else (table.path("path"), ())
     names = table.texts("formats", ("qpopper",))
     for name in names:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import tomllib
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from sapd import errors
+from sapd import errors, settings
 from sapd.addresses import parse_network
 
 if TYPE_CHECKING:
@@ -27,22 +28,75 @@ def seconds(text: str) -> float:
     return duration
 
 
+class Refused(errors.SapdError):
+    """A setting of a table can't be used (78)."""
+
+    def __init__(self, table: Table, key: str, reason: str, meant: str = "") -> None:
+        """Keep which one, what was `meant` by it, and the line (0: not known)."""
+        self.table = table
+        self.key = key
+        self.meant = meant
+        self.line = table.line_of(key)
+        head = f"line {self.line}: " if self.line else ""
+        super().__init__(errors.BAD_CONFIG, table.file, f"{head}{reason}")
+
+
 class Table:
     """One table of a TOML file.
 
-    A value that is not what a method promises is refused: `SapdError` 78 names file and key.
+    A value that is not what a method promises is refused: `Refused` names file, line and key.
     """
 
-    def __init__(self, file: str, name: str, values: dict[str, Any]) -> None:
-        """`name` is the table's, empty at the top level."""
+    def __init__(
+        self, file: str, name: str, values: dict[str, Any], text: str = "", number: int = 0
+    ) -> None:
+        """`name` is the table's, empty at the top level; of several of that name it is `number`.
+
+        `text` is the file's, in which lines are looked for.
+        """
         self.file = file
         self._name = name
         self._values = values
+        self._text = text
+        self._number = number
+
+    def line_of(self, key: str) -> int:
+        """The line in which a setting stands, or its table begins; 0 if that is not known."""
+        from sapd.toml_lines import Place, line_of  # which only mistakes need
+
+        line = line_of(self._text, Place(self._name, self._number, key))
+        return line or (not self._name and line_of(self._text, Place(key, 0))) or 0
 
     def refuse(self, key: str, why: str) -> NoReturn:
-        """Raise the error that says why a setting can't be used."""
+        """Raise the error that says why a setting can't be used, with a line that could be."""
+        shown = settings.example(self._name, key)
+        self._refuse(key, f"{why}; example: {shown}" if shown else why)
+
+    def refuse_to_remove(self, key: str, why: str) -> NoReturn:
+        """The same for one that should not be there."""
+        self._refuse(key, f"{why}; remove it")
+
+    def _refuse(self, key: str, why: str, meant: str = "") -> NoReturn:
         where = f"{self._name}.{key}" if self._name else key
-        raise errors.SapdError(errors.BAD_CONFIG, self.file, f"{where} {why}")
+        raise Refused(self, key, f"{where} {why}", meant)
+
+    def without(self, key: str) -> None:
+        """Forget a setting, as if it were not there."""
+        self._values.pop(key, None)
+
+    def pretend(self, key: str) -> bool:
+        """Act as if a setting had a sound value; whether there is one."""
+        shown = settings.example(self._name, key)
+        try:
+            self._values.update(tomllib.loads(shown or ""))
+        except tomllib.TOMLDecodeError:
+            return False
+        return self.has(key)
+
+    @property
+    def identity(self) -> int:
+        """The same for all that stand for this table of the file."""
+        return id(self._values)
 
     def has(self, key: str) -> bool:
         """Whether the setting is there."""
@@ -51,8 +105,17 @@ class Table:
     def only(self, *known: str) -> None:
         """Refuse every other key."""
         for key in self._values:
-            if key not in known:
-                self.refuse(key, f"is no setting{nearest(key, list(known))}")
+            if key in known:
+                continue
+            homes = [table for table in settings.homes(key) if table != self._name]
+            if homes:
+                places = " or ".join(map(settings.header, homes))
+                shown = settings.example(homes[0], key)
+                self._refuse(key, f"belongs {places}; example: {shown}")
+            meant = _meant(key, list(known))
+            shown = settings.example(self._name, meant) if meant else None
+            end = f" Example: {shown}" if shown else ""
+            self._refuse(key, f"is no setting{nearest(key, list(known))}{end}", meant)
 
     def _get(self, key: str, kind: type, what: str) -> Any:
         value = self._values.get(key)
@@ -62,7 +125,7 @@ class Table:
 
     def text(self, key: str, default: str | None = None) -> str:
         """A text; without a default the setting must be there."""
-        value = self._get(key, str, f'a text in quotes, as {key} = "..."')
+        value = self._get(key, str, "a text in quotes")
         if value is None:
             value = default
         if value is None:
@@ -113,13 +176,13 @@ class Table:
 
     def texts(self, key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
         """A list of texts."""
-        value = self._get(key, list, f'a list of texts, as {key} = ["..."]')
+        value = self._get(key, list, "a list of texts")
         if value is None:
             if default is None:
                 self.refuse(key, "is missing")
             return default
         if not all(isinstance(item, str) for item in value):
-            self.refuse(key, f'must be a list of texts, as {key} = ["..."]')
+            self.refuse(key, "must be a list of texts")
         return tuple(value)
 
     def networks(self, key: str, default: tuple[str, ...] | None = None) -> tuple[Network, ...]:
@@ -135,19 +198,25 @@ class Table:
     def table(self, key: str) -> Table:
         """A table in this one; empty if it is not there."""
         value = self._get(key, dict, f"a table, as [{key}]")
-        return Table(self.file, key, value or {})
+        return Table(self.file, key, value or {}, self._text)
 
     def tables(self, key: str) -> list[Table]:
         """A list of tables in this one."""
         value = self._get(key, list, f"one or more tables, as [[{key}]]") or []
         if not all(isinstance(item, dict) for item in value):
             self.refuse(key, f"must be one or more tables, as [[{key}]]")
-        return [Table(self.file, key, item) for item in value]
+        return [
+            Table(self.file, key, item, self._text, number) for number, item in enumerate(value)
+        ]
 
 
 def nearest(word: str, known: list[str]) -> str:
     """The known word that was meant, perhaps, as the end of a message; else all of them."""
+    near = _meant(word, known)
+    return f'; did you mean "{near}"?' if near else f"; known are {', '.join(sorted(known))}"
+
+
+def _meant(word: str, known: list[str]) -> str:
     from difflib import get_close_matches
 
-    near = get_close_matches(word, known, 1, 0.5)
-    return f'; did you mean "{near[0]}"?' if near else f"; known are {', '.join(sorted(known))}"
+    return next(iter(get_close_matches(word, known, 1, 0.5)), "")

@@ -82,7 +82,7 @@ def test_a_bad_configuration_is_78(site: Site) -> None:
         done = site.sapd(command, *ARGUMENTS.get(command, []))
         assert done.returncode == 78
         said = done.stderr.splitlines()
-        assert said[0].startswith(f"sapd: error: {site.config}: windw is no setting")
+        assert said[0].startswith(f"sapd: error: {site.config}: line 1: windw is no setting")
         assert said[1].startswith(f"sapd: error: {site.config}: log is missing")
         assert (len(said), done.stdout) == (2, "")
 

@@ -86,9 +86,12 @@ ARROWS = {
     "place": set(),
     "config": {
         "addresses", "defaults", "errors", "files", "formats", "idle", "journal_matches", "maps",
-        "relay", "timestamps", "toml_table",
+        "relay", "timestamps", "toml_table", "settings", "toml_file",
     },
-    "toml_table": {"addresses", "errors"},
+    "toml_table": {"addresses", "errors", "settings", "toml_lines"},
+    "toml_file": {"errors", "settings", "toml_lines", "toml_table"},
+    "settings": set(),
+    "toml_lines": set(),
     "check": {
         "check.finding", "check.journals", "check.logs", "check.rights", "check.running",
         "check.schedules", "check.starting", "config", "errors", "files", "formats", "idle", "maps",

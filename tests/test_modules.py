@@ -86,7 +86,8 @@ def test_a_busy_run_loads_no_heavy_modules(site: Site) -> None:
         "sapd.maps.databases", "sapd.maps.live", "sapd.maps.makemap", "sapd.maps.sendmail",
         "sapd.maps.sendmail_cf", "sapd.maps.sendmail_entries", "sapd.messages", "sapd.place",
         "sapd.plan", "sapd.publishing", "sapd.recogniser", "sapd.relay", "sapd.report",
-        "sapd.rotated", "sapd.run", "sapd.scan", "sapd.state", "sapd.timestamps", "sapd.toml_table",
+        "sapd.rotated", "sapd.run", "sapd.scan", "sapd.settings", "sapd.state", "sapd.timestamps",
+        "sapd.toml_file", "sapd.toml_table",
     }  # fmt: skip
 
 

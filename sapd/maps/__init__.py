@@ -173,7 +173,7 @@ def only(server: str, access: Table, policy: Table, *known: str) -> None:
     """Refuse the settings in [access] and the limits that a mail server does not know."""
     for key in _SETTINGS:
         if key not in known and access.has(key):
-            access.refuse(key, f'has no effect with access.server = "{server}"; remove it')
+            access.refuse_to_remove(key, f'has no effect with access.server = "{server}"')
     access.only("server", *known)
     refuse_limits(server, policy)
 
@@ -182,7 +182,7 @@ def refuse_limits(server: str, policy: Table) -> None:
     """Refuse the settings of [policy] that a mail server has no entries for."""
     for key in LIMITS:
         if policy.has(key):
-            policy.refuse(key, f'has no effect with access.server = "{server}"; remove it')
+            policy.refuse_to_remove(key, f'has no effect with access.server = "{server}"')
 
 
 def _class(server: str) -> Any:

@@ -88,7 +88,7 @@ class Sendmail(Map):
             # Without it a run would replace the administrator's entries by sapd's alone.
             access.refuse("source", f'is missing; set source = "{text}", or name another database')
         if access.flag("self_closing") and access.has("tag"):
-            access.refuse("tag", "has no effect with self_closing; remove it")
+            access.refuse_to_remove("tag", "has no effect with self_closing")
         tag = access.text("tag", "Connect:")
         if not re.fullmatch(r"([A-Za-z][A-Za-z0-9_-]*:)?", tag):
             access.refuse("tag", f'is "{tag}"; it is a word and a colon, as "Connect:", or empty')

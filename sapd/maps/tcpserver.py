@@ -120,7 +120,7 @@ class Tcpserver(Map):
         """See `Map`."""
         only("tcpserver", access, policy, "source", "database", "builder")
         if not access.has("source"):
-            remedy = 'name the text of your own rules, as source = "/etc/tcp.smtp"'
+            remedy = "name the text of your own rules"
             access.refuse(
                 "source", f'is missing, which access.server = "tcpserver" needs; {remedy}'
             )

@@ -1,0 +1,81 @@
+"""A TOML file, read into its top table, with errors that name line and remedy."""
+
+import re
+import tomllib
+from typing import Any
+
+from sapd import errors, settings
+from sapd.toml_table import Table
+
+
+def read(path: str) -> Table:
+    """The file's top table. Raises `SapdError` 78, or 77 if it may not be read."""
+    text = _text(path)
+    return Table(path, "", _parsed(path, text), text)
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            return file.read()
+    except UnicodeDecodeError as error:
+        status, reason = errors.BAD_CONFIG, f"is not TOML: {error}; write it in UTF-8"
+    except PermissionError as error:
+        status, reason = errors.NO_PERMISSION, f"can't be read: {error.strerror}"
+    except FileNotFoundError:
+        status = errors.BAD_CONFIG
+        reason = "is missing; `sapd init` makes one for this machine, or name yours with -c"
+    except OSError as error:
+        status = errors.BAD_CONFIG
+        reason = f"can't be read: {error.strerror}; name the configuration with -c"
+    raise errors.SapdError(status, path, reason)
+
+
+def _parsed(path: str, text: str) -> dict[str, Any]:
+    """The file's tables. What stands there twice is told all at once; of other errors the first."""
+    mistakes: list[errors.SapdError] = []
+    while True:
+        try:
+            found = tomllib.loads(text)
+        except (ValueError, RecursionError) as error:
+            reason, spare = _reason(text, error)
+            mistakes.append(errors.SapdError(errors.BAD_CONFIG, path, reason))
+            if spare:  # the rest can be read without this line
+                rows = text.split("\n")
+                rows[spare - 1] = ""
+                text = "\n".join(rows)
+                continue
+        if mistakes:
+            raise _all(mistakes)
+        return found
+
+
+def _reason(text: str, error: Exception) -> tuple[str, int]:
+    """What is wrong, and the line that may be left out to read on, 0 if there is none."""
+    from sapd import toml_lines  # which only mistakes need
+
+    at = re.search(r"\(at line (\d+), ", str(error))
+    ended = "(at end of document)" in str(error)
+    line = int(at[1]) if at else (text.rstrip().count("\n") + 1) * ended
+    what = f"is not TOML: {str(error).partition(' (at ')[0] or 'nested too deeply'}"
+    if not line:
+        return what, 0
+    places = dict(toml_lines.places(text))
+    place = places.get(line)
+    before = next((other for other in places if places[other] == place and other < line), None)
+    if place is not None and before is not None:
+        lines = f"appears twice (lines {before} and {line})"
+        if not place.key:
+            return f"[{place.table}] {lines}; put all below one of them", 0
+        name = f"{place.table}.{place.key}" if place.table else place.key
+        return f"{name} {lines}; keep one of them", line
+    example = settings.example(place.table, place.key) if place else None
+    remedy = "texts stand in quotes, lists in brackets, tables begin with [name] or [[name]]"
+    shown = text.split("\n")[line - 1].strip()
+    return f"line {line} {what}: {shown}; {f'example: {example}' if example else remedy}", 0
+
+
+def _all(mistakes: list[errors.SapdError]) -> errors.SapdError:
+    first, *others = mistakes
+    first.others = tuple(others)
+    return first
