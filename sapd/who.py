@@ -111,8 +111,10 @@ def tell_of_account(config: Config, account: str, now: float, at: float | None) 
         addresses = _addresses_of(account, state.load(config.state_directory))
         yield from at_present(config, addresses, now)
         if not addresses:
-            last = f", the last time known from {list(known)[-1]}" if known else ""
-            yield f"{account} has not logged in within the window{last}; fetch mail first"
+            last = f"; the last known was from {list(known)[-1]}" if known else ""
+            why = "has no login within the window that could open an address"
+            hint = "fetch mail first, or see what sapd match says of the log"
+            yield f"{account} {why}{last}; {hint}"
     else:
         for address in known:
             yield f"{address} {_at(trail, address, at, config.rules.longest)}"

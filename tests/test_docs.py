@@ -92,7 +92,7 @@ def test_the_readme_names_only_what_is_there() -> None:
     for name in set(re.findall(r"`(?:sudo )?sapd (\w+)|^sapd (\w+)", README, re.MULTILINE)):
         assert "".join(name) in known
     options = {option for command in known.values() for option in known_options(command)}
-    for line in re.findall(r"(?:`|^)sapd (?!init)\w+ ([^`\n]*)", README, re.MULTILINE):
+    for line in re.findall(r"(?:`|^)sapd \w+ ([^`\n]*)", README, re.MULTILINE):
         for option in re.findall(r"(?<![\w-])(--?[a-z][a-z-]*)", line):
             assert option in options, line
 

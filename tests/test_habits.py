@@ -100,7 +100,8 @@ def test_who_of_an_account(site: Site) -> None:
     said = site.sapd("who", "eve").stdout.splitlines()
     assert said[0] == 'eve opens nothing: policy.deny_accounts has "eve"'
     assert site.sapd("who", "nobody").stdout == (
-        "nobody has not logged in within the window; fetch mail first\n"
+        "nobody has no login within the window that could open an address; "
+        "fetch mail first, or see what sapd match says of the log\n"
     )
     past = site.sapd("who", "bob", "--at", "now").stdout.splitlines()
     assert past[0].startswith("192.0.2.10 was closed at ")
