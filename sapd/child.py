@@ -105,16 +105,17 @@ def _ended(pid: int, deadline: float) -> int:
 class Running:
     """A program whose output is read while it runs, from `with` to its end, which may be a kill."""
 
-    def __init__(self, command: list[str]) -> None:
-        """Start nothing yet."""
+    def __init__(self, command: list[str], given: int | None = None) -> None:
+        """Start nothing yet; what it reads is open on `given`, or it reads nothing."""
         self._command = command
+        self._given = given
         self._pid = 0  # when it does not run
 
     def __enter__(self) -> "Running":
-        """Start it, without input; OSError if that can't be done."""
+        """Start it; OSError if that can't be done."""
         self._said = _scratch()
         self._heard, output = os.pipe()
-        given = os.open(os.devnull, os.O_RDONLY)
+        given = os.open(os.devnull, os.O_RDONLY) if self._given is None else os.dup(self._given)
         try:
             self._pid = _start(self._command, b"", given, {1: output, 2: self._said})
         except BaseException:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import tzinfo
 from functools import partial
 from math import inf
+from time import time
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from sapd import defaults, errors, files, formats, maps, settings, timestamps, toml_file
+from sapd import dated, defaults, errors, files, formats, maps, settings, timestamps, toml_file
 from sapd.addresses import contains
 from sapd.idle import Snapshot
 from sapd.relay import Rules
@@ -28,7 +29,8 @@ class Log(NamedTuple):
     """One log to read; `zone` None is the system's, `keep_lines` None never cuts.
 
     `programs` stand in place of those that the formats name, which hold where there are none.
-    `journal` has the matches of a journal, whose `path` is no file, but what it is called.
+    `journal` has the matches of a journal, whose `path` is no file, but what it is called. Nor is
+    that of a log whose name is the date; it is the `pattern`, too (see `dated`).
     """
 
     path: str
@@ -38,6 +40,15 @@ class Log(NamedTuple):
     cut_above: int = 0
     programs: tuple[str, ...] = ()
     journal: tuple[str, ...] = ()
+    pattern: str = ""
+
+    def file(self, now: float) -> str:
+        """The file that is written to at `now` (UTC epoch seconds)."""
+        return dated.current(self.pattern, now, self.zone) if self.pattern else self.path
+
+    def is_at(self, path: str) -> bool:
+        """Whether this is the path of one of its files, whatever its date."""
+        return dated.fits(self.pattern, path) if self.pattern else path == self.path
 
 
 class Audit(NamedTuple):
@@ -259,7 +270,7 @@ def _refuse_a_logout_that_is_never_logged(policy: Table, config: Config) -> None
 
 def _refuse_one_file_for_two(top: Table, config: Config) -> None:
     """A log may be cut, and a database is rewritten: neither may be another file, too."""
-    roles = [(log.path, "log.path") for log in config.logs if not log.journal]
+    roles = [(log.file(time()), "log.path") for log in config.logs if not log.journal]
     roles += [
         *((path, setting) for setting, path in maps.chosen(config.access).files().items()),
         (os.path.abspath(config.path), "the configuration"),
@@ -298,14 +309,34 @@ def _log(table: Table, known: list[str] | None) -> Log:
             zone = timestamps.zone(zone_name)
         except ValueError as error:
             table.refuse("timezone", f"is wrong: {error}")
+    keep, above = _lengths(table)
+    if matches:
+        return Log(path, names, zone, keep, above, programs, matches)
+    return _of_file(table, Log(path, names, zone, keep, above, programs))
+
+
+def _lengths(table: Table) -> tuple[int | None, int]:
+    """`keep_lines` and `cut_above`."""
     keep = table.count("keep_lines")
     above = table.count("cut_above")
     if above is not None and keep is None:
         table.refuse("cut_above", "needs keep_lines, the number of lines to keep")
     if above is not None and keep is not None and above < keep:
         table.refuse("cut_above", f"is {above}, less than keep_lines {keep}; make it at least that")
-    above = above if above is not None else keep or 0
-    return Log(path, names, zone, keep, above, programs, matches)
+    return keep, above if above is not None else keep or 0
+
+
+def _of_file(table: Table, log: Log) -> Log:
+    """The log with its path as it is meant; what a date in that excludes is refused."""
+    if why := dated.objection_to(log.path):
+        table.refuse("path", why)
+    if not dated.is_dated(log.path):
+        return log._replace(path=dated.current(log.path, 0, None))
+    if log.keep_lines is not None:
+        reason = "is for one file that grows, and path has a date"
+        remedy = "delete old files by cron: find FOLDER -name 'NAME*' -mtime +30 -delete"
+        table.refuse("keep_lines", f"{reason}; {remedy}")
+    return log._replace(pattern=log.path)
 
 
 def _journal(table: Table) -> tuple[str, tuple[str, ...]]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
-from sapd import cut, errors, maillog, scan
+from sapd import cut, dated, errors, maillog, scan
 from sapd.config import Config, Log
 from sapd.cut import Cut
-from sapd.maillog import Reading
+from sapd.maillog import LATE, Reading
 from sapd.place import Place, Position
+from sapd.plan import Missed
 from sapd.recogniser import Context, Event, Recogniser
 from sapd.relay import Ledger, Rules
 from sapd.timestamps import AHEAD, Clock, stamp_like
@@ -27,7 +29,8 @@ class Batch(NamedTuple):
     `ahead` counts logins that open nothing because they are stamped too far ahead of now.
     `position` is None where the log could not be read to its end: then `problem` says why, and
     what was read before is here all the same. `counts` is for people. `unfinished` is reading that
-    ran out of time, `given_up` a rotated file that it never came to the end of.
+    ran out of time, `given_up` a rotated file that it never came to the end of, `missed` what a
+    rotation took out of sight.
     """
 
     log: Log
@@ -40,15 +43,37 @@ class Batch(NamedTuple):
     problem: errors.SapdError | None = None
     unfinished: bool = False
     given_up: str = ""
+    missed: Sequence[Missed] = ()
 
 
-def looked_at(log: Log) -> list[str]:
-    """All files and folders that a reading of this log goes by."""
-    if not log.journal:
-        return maillog.looked_at(log.path)
-    from sapd import journal  # which nobody else pays for
+def looked_at(config: Config, now: float) -> list[str]:
+    """All files and folders that a reading of the logs goes by.
 
-    return journal.looked_at()
+    Of a log whose name is the date also the next one, which it has from `names_stay_until` on.
+    """
+    found: list[str] = []
+    for log in config.logs:
+        if log.journal:
+            from sapd import journal  # which nobody else pays for
+
+            found += journal.looked_at()
+            continue
+        found += maillog.looked_at(log.file(now), _earlier(log, config, now))
+        if log.pattern:
+            coming = log.file(names_stay_until([log], now))
+            found += [os.path.dirname(coming), coming]
+    return found
+
+
+def names_stay_until(logs: Collection[Log], now: float) -> float:
+    """A time (UTC epoch seconds) until which no log's name changes."""
+    files = [log for log in logs if not log.journal]
+    return min((dated.next_change(log.pattern, now, log.zone) for log in files), default=inf)
+
+
+def _earlier(log: Log, config: Config, now: float) -> list[str]:
+    """The names of a dated log's older files that may matter."""
+    return dated.earlier(log.pattern, now, now - config.rules.longest - LATE, log.zone)
 
 
 def questions(
@@ -103,6 +128,7 @@ def read(
         problem=problem,
         unfinished=reading.unfinished,
         given_up=reading.given_up,
+        missed=reading.missed,
     )
 
 
@@ -212,12 +238,13 @@ def _of_file(
     deadline: float,
 ) -> Reading:
     return Reading(
-        log.path,
+        log.file(clock.now),
         position if isinstance(position, Position) else None,
         clock.now - config.rules.longest,
         modified_since,
         clock,
-        [other.path for other in config.logs if not other.journal],
+        [other.file(clock.now) for other in config.logs if not other.journal],
+        _earlier(log, config, clock.now),
         counting=log.keep_lines is not None,
         deadline=deadline,
     )

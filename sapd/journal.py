@@ -73,7 +73,7 @@ class JournalReading:
     `time.monotonic`) it ends where it is, `unfinished`, and the next one goes on.
     """
 
-    given_up = ""
+    given_up, missed = "", ()
     """Nothing ever is; see `maillog.Reading`."""
 
     def __init__(

@@ -19,7 +19,7 @@ from sapd.place import ANCHOR, Cursor
 BLOCK = 128 * 1024
 """Bytes that are read at once; what a processor's cache holds is read a fifth faster."""
 
-COMPRESSED = (".gz", ".bz2", ".xz")
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 
 _MOST_UNPACKED = 64 * 1024 * 1024  # bytes of a compressed file that are read to find its end
 _STRIDE = 64 * 1024
@@ -27,6 +27,10 @@ _STRIDE = 64 * 1024
 
 class OutOfTime(Exception):  # noqa: N818 -- not an error: the next pass goes on
     """Reading takes too long for one pass."""
+
+
+class Unreadable(OSError):  # noqa: N818 -- a state of affairs
+    """A file that this system can't unpack."""
 
 
 class File:
@@ -148,10 +152,10 @@ class Packed(File):
     After `deadline` (monotonic seconds) reading raises `OutOfTime`.
     """
 
-    def __init__(self, path: str, packed: io.FileIO, deadline: float, opened: ExitStack) -> None:
-        """Its name says how it is compressed."""
+    def __init__(self, kind: str, packed: io.FileIO, deadline: float, opened: ExitStack) -> None:
+        """`kind` is one of `COMPRESSED`; raises `Unreadable` if it can't be unpacked here."""
         self._deadline = deadline
-        file, self._broken = unpacking(path, packed)
+        file, self._broken = unpacking(kind, packed)
         self._file = opened.enter_context(file)
 
     def seek(self, offset: int) -> None:
@@ -175,7 +179,10 @@ class Packed(File):
 def unpacking(
     path: str, packed: IO[bytes]
 ) -> tuple[io.BufferedIOBase, tuple[type[Exception], ...]]:
-    """What reads a compressed file, and what it raises where that is damaged or ends too early."""
+    """What reads a compressed file, and what it raises where that is damaged or ends too early.
+
+    The end of `path` is one of `COMPRESSED`. Raises `Unreadable` if it can't be unpacked here.
+    """
     broken: tuple[type[Exception], ...] = (EOFError, OSError, zlib.error)
     if path.endswith(".gz"):
         from gzip import GzipFile
@@ -185,6 +192,13 @@ def unpacking(
         from bz2 import BZ2File
 
         return BZ2File(packed), broken
+    if path.endswith(".zst"):
+        from sapd import zstd
+
+        found = zstd.opened(packed)
+        if found is None:
+            raise Unreadable(0, "it is compressed by zstd, which is not installed")
+        return found[0], (*broken, found[1])
     from lzma import LZMAError, LZMAFile
 
     return LZMAFile(packed), (*broken, LZMAError)

@@ -6,14 +6,14 @@ length of the log or of a line.
 
 import os
 import time
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import ExitStack
 from math import inf
 
 from sapd import errors, plan, rotated
 from sapd.logfile import BLOCK, OutOfTime
 from sapd.place import ANCHOR, START, Cursor, Position
-from sapd.plan import Plan, Segment, Terms
+from sapd.plan import Missed, Plan, Segment, Terms
 from sapd.timestamps import Clock
 
 LATE = 3900
@@ -32,15 +32,15 @@ class Reading:
 
     No login before `edge` (UTC epoch seconds) matters, and no file last changed before
     `modified_since` holds one that does. `others` are paths never taken for rotated files of this
-    log. `bytes_read` is counted; `lines_read` and the position's lines only with `counting`, which
-    takes as long as all the rest.
+    log, `earlier` are its earlier names, if that is the date. `bytes_read` is counted;
+    `lines_read` and the position's lines only with `counting`, which takes as long as all the rest.
 
     After `deadline` (seconds of `time.monotonic`) it ends where it is, `unfinished`, and the next
     one goes on from there. A compressed file has to be unpacked from its beginning each time: one
     that several passes got no further with is `given_up`, and left out.
 
-    `anew`, `lead` and `given_up` are known with the first block; see `Plan`. Known with each block:
-    `at_head` says that it is the beginning of a file.
+    `anew`, `lead`, `given_up` and `missed` are known with the first block; see `Plan`. Known with
+    each block: `at_head` says that it is the beginning of a file.
     """
 
     def __init__(
@@ -51,13 +51,15 @@ class Reading:
         modified_since: float,
         clock: Clock,
         others: Collection[str] = (),
+        earlier: Sequence[str] = (),
         *,
         counting: bool = False,
         deadline: float = inf,
     ) -> None:
         """Open nothing yet; a `position` of None means a first run."""
         real = {os.path.realpath(other) for other in others}
-        self._terms = Terms(path, edge - LATE, modified_since - LATE, clock, real, deadline)
+        times = edge - LATE, modified_since - LATE
+        self._terms = Terms(path, *times, clock, real, earlier, deadline)
         self._reader = _Reader(deadline, counting=counting)
         self._plan = Plan([])
         self.position = position
@@ -76,6 +78,11 @@ class Reading:
     def given_up(self) -> str:
         """The path of a file that is left out."""
         return self._plan.given_up
+
+    @property
+    def missed(self) -> Sequence[Missed]:
+        """What a rotation took out of sight."""
+        return self._plan.missed
 
     @property
     def at_head(self) -> bool:
@@ -108,6 +115,9 @@ class Reading:
         with ExitStack() as opened:
             try:
                 self._plan = plan.make(self._terms, self.position, opened)
+                if not self._plan.segments:
+                    self.position = self.position or Position()
+                    return
                 for segment in self._plan.segments:
                     cursor, count = yield from self._reader.read(segment)
                     if segment.current:
@@ -217,10 +227,10 @@ class _WholeLines:
         self._begun = self._begun and self._begun + b"\0"
 
 
-def looked_at(path: str) -> list[str]:
+def looked_at(path: str, earlier: Sequence[str] = ()) -> list[str]:
     """Every path that reading this log depends on: its own, its folders', its neighbours'.
 
     Of the neighbours the newest, by name: to older ones nothing that matters is written any more,
     and a new one changes its folder.
     """
-    return [path, *rotated.folders(path), *rotated.newest(path, _MOST_NOTED)]
+    return [path, *rotated.folders(path), *rotated.newest(path, earlier, _MOST_NOTED)]

@@ -10,8 +10,8 @@ minute.
 """
 
 import errno
-from collections.abc import Collection
-from contextlib import ExitStack
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
 from sapd import rotated
@@ -29,8 +29,8 @@ class Terms(NamedTuple):
     """What is asked of a reading of the log at `path`; the times are UTC epoch seconds.
 
     No login before `edge` matters, and no file last changed before `modified_since` holds one that
-    does. `others` are real paths never taken for rotated files of this log. `deadline` is in
-    seconds of `time.monotonic`.
+    does. `others` are real paths never taken for rotated files of this log, `earlier` are its
+    earlier names, if that is the date. `deadline` is in seconds of `time.monotonic`.
     """
 
     path: str
@@ -38,6 +38,7 @@ class Terms(NamedTuple):
     modified_since: float
     clock: Clock
     others: Collection[str]
+    earlier: Sequence[str]
     deadline: float
 
 
@@ -50,13 +51,26 @@ class Segment(NamedTuple):
     current: bool = False
 
 
+class Missed(NamedTuple):
+    """Lines that are not read: `unread` bytes of the file at `path`, None if nobody knows how many.
+
+    `why` says what is the matter with that file. With an empty `path` none is found in which the
+    log goes on that was read before, up to `unread` bytes.
+    """
+
+    path: str
+    unread: int | None
+    why: str
+
+
 class Plan(NamedTuple):
-    """What is to be read, in this order.
+    """What is to be read, in this order; nothing if the log is not there yet, which is no error.
 
     `anew` says that reading begins at the edge, so lines before it may never have been read;
     `lead` is then what stands before it, whole lines in the same file or at the end of the one
     rotated before. `given_up` is the path of a compressed file that is left out. `late_are_read`
-    says that nothing more will be written to the file that was rotated away last.
+    says that nothing more will be written to the file that was rotated away last. `missed` is what
+    a rotation took out of sight.
     """
 
     segments: list[Segment]
@@ -64,6 +78,7 @@ class Plan(NamedTuple):
     lead: bytes = b""
     given_up: str = ""
     late_are_read: bool = False
+    missed: Sequence[Missed] = ()
 
 
 def make(terms: Terms, was: Position | None, opened: ExitStack) -> Plan:
@@ -81,35 +96,67 @@ def make(terms: Terms, was: Position | None, opened: ExitStack) -> Plan:
 
 def _plan(terms: Terms, was: Position | None, opened: ExitStack) -> Plan:
     log = open_log(terms.path, opened)
-    every = rotated.neighbours(terms.path, terms.others)
+    every = rotated.neighbours(terms.path, terms.earlier, terms.others)
     given_up = ""
     if was is not None and was.stalls >= _MOST_STALLS:
         given_up = next((one.path for one in every if one.is_compressed), "")
         every = [one for one in every if not one.is_compressed]
     files = Neighbours(every, terms.modified_since, terms.deadline, opened)
     late_are_read = bool(files.found) and files.found[0].is_compressed
-    segments = _from_place(log, was, files) if was and was != Position(stalls=was.stalls) else []
-    if segments:
-        return Plan(segments, given_up=given_up, late_are_read=late_are_read)
+    if was is not None and was != Position(stalls=was.stalls):
+        segments, missed = _from_place(log, was, files)
+        if segments:
+            return Plan(segments, False, b"", given_up, late_are_read, missed)
     segments, oldest = _from_edge(log, terms, files)
-    if not segments:
+    if not segments and not (terms.earlier and every):
         raise FileNotFoundError(errno.ENOENT, "no such file; does the POP server log here?")
-    return Plan(segments, True, _lead(segments[0], oldest, files), given_up, late_are_read)
+    lead = _lead(segments[0], oldest, files) if segments else b""
+    missed = _unreadable(files)
+    if was is not None and was.here.proves:
+        missed += _lost(was.here, terms, every)
+    return Plan(segments, True, lead, given_up, late_are_read, missed)
 
 
-def _from_place(log: Plain | None, was: Position, files: Neighbours) -> list[Segment]:
-    """All that is new since a place; nothing if it is not found."""
+def _from_place(
+    log: Plain | None, was: Position, files: Neighbours
+) -> tuple[list[Segment], list[Missed]]:
+    """All that is new since a place, and what of it can't be read; nothing if it is not found."""
+    if log is not None and was.here.proves and log.holds(was.here):
+        return [*_late(was, files), Segment(log, was.here, was.lines, current=True)], []
+    segments, missed = _after_rotation(was, files)
     if log is None:
-        return _after_rotation(was, files)
-    if was.here.proves and log.holds(was.here):
-        return [*_late(was, files), Segment(log, was.here, was.lines, current=True)]
-    if segments := _after_rotation(was, files):
-        if len(segments) == 1 and not was.here.proves and log.holds(was.here):
-            return [*segments, Segment(log, was.here, was.lines, current=True)]
-        return [*segments, Segment(log, START, 0, current=True)]
+        return segments, missed
+    if segments and len(segments) == 1 and not was.here.proves and log.holds(was.here):
+        return [*segments, Segment(log, was.here, was.lines, current=True)], []
+    if segments:
+        return [*segments, Segment(log, START, 0, current=True)], missed
     if was.here.proves and (found := _search(log, was.here.anchor)) is not None:
-        return [Segment(log, found, None, current=True)]
-    return []
+        return [Segment(log, found, None, current=True)], []
+    return [], []
+
+
+def _unreadable(files: Neighbours) -> list[Missed]:
+    """The files that were asked for so far, and can't be read."""
+    return [Missed(path, None, why) for path, why in files.unreadable.items()]
+
+
+def _lost(cursor: Cursor, terms: Terms, known: Sequence[Neighbour]) -> list[Missed]:
+    """Where unread lines may stand, after a place that is found nowhere where they would be read.
+
+    What was last changed before the window holds none that matters. If the newest rotated file is
+    such a one and compressed, it is taken for the log of before: to unpack it may take long.
+    """
+    if known and known[0].is_compressed and known[0].changed < terms.modified_since * 1e9:
+        return []
+    paths = [one.path for one in known if not one.is_compressed]
+    for path in [*paths, *rotated.others_beside(terms.path, {terms.path, *paths})]:
+        with suppress(OSError), ExitStack() as opened:
+            file = open_log(path, opened)
+            if file is not None and file.holds(cursor):
+                unread = file.size() - cursor.offset
+                matters = unread > 0 and file.about().st_mtime >= terms.modified_since
+                return [Missed(path, unread, "")] if matters else []
+    return [Missed("", cursor.offset, "")]
 
 
 def _from_edge(
@@ -152,19 +199,22 @@ def _last_lines(file: File, stop: int) -> bytes:
     return data[data.find(b"\n") + 1 :] if start else data
 
 
-def _after_rotation(was: Position, files: Neighbours) -> list[Segment]:
+def _after_rotation(was: Position, files: Neighbours) -> tuple[list[Segment], list[Missed]]:
     """The rest of the rotated file that holds the cursor, and every file that may be newer.
 
-    The file before that is read on, too: its writers may have kept it open.
+    The file before that is read on, too: its writers may have kept it open. With it, when the log
+    was rotated since, those newer files that can't be read.
     """
     cursor, late = (was.here, was.rotated) if was.here.proves else (was.rotated, None)
     if cursor is None:
-        return []
+        return [], []
     segments: list[Segment] = []
+    missed: list[Missed] = []
     holder: Neighbour | None = None
     for place, file in files.newest_first():
         if holder is None and file.holds(cursor):
             holder, start = place, cursor
+            missed = _unreadable(files) if was.here.proves else []
         elif late is not None and file.holds(late):
             start = late
         elif holder is None or place.changed > holder.changed:
@@ -172,7 +222,7 @@ def _after_rotation(was: Position, files: Neighbours) -> list[Segment]:
         else:
             continue
         segments.append(Segment(file, start))
-    return segments[::-1] if holder else []
+    return (segments[::-1], missed) if holder else ([], [])
 
 
 def _late(was: Position, files: Neighbours) -> list[Segment]:

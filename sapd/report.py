@@ -3,13 +3,18 @@
 The actions are (verb, object) pairs, such as ("close", "192.0.2.7 bob").
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sapd import errors
 from sapd.decision import Closed, Decision, Reason, pairs
 from sapd.relay import Ledger
 from sapd.timestamps import AHEAD, rfc3339
+
+if TYPE_CHECKING:
+    from sapd.plan import Missed
 
 HOUR = 3600
 """Seconds; renewals and refusals of an hour are told once."""
@@ -146,13 +151,35 @@ def left_behind(path: str | None) -> list[tuple[str, str]]:
     return [] if path is None else [(path, reason)]
 
 
-def of_reading(path: str, ahead: int, given_up: str) -> list[tuple[str, str]]:
-    """Warnings about a log with logins too far ahead of now, or a rotated file left out."""
+def of_reading(
+    path: str, ahead: int, given_up: str, missed: Iterable[Missed]
+) -> list[tuple[str, str]]:
+    """Warnings about a log with logins too far ahead of now, or with lines that can't be read.
+
+    These stand in a rotated file that takes too long, or in one that is out of sight.
+    """
     warnings = []
     if ahead:
         reason = f"logins stamped more than {AHEAD} s ahead of now, which open nothing: {ahead}"
         warnings.append((path, f"{reason}; check the clock, or set timezone for this log"))
     if given_up:
         reason = f"the rotated file {given_up} takes too long to unpack, and was left out"
-        warnings.append((path, f"{reason}; who logged in there must fetch mail again"))
-    return warnings
+        warnings.append((path, f"{reason}; {_FETCH_AGAIN}"))
+    return warnings + [(path, f"{_of_missed(one)}; {_FETCH_AGAIN}") for one in missed]
+
+
+_FETCH_AGAIN = "who logged in there must fetch mail again"
+
+
+def _of_missed(missed: Missed) -> str:
+    if missed.why:
+        return f"the rotated file {missed.path} {missed.why}"
+    if missed.path:
+        return (
+            f"{missed.unread} bytes were not read in {missed.path}, which looks like its rotated "
+            "file, but has a name that is not looked for"
+        )
+    return (
+        f"the {missed.unread} bytes that were read of it are nowhere to be found: it was emptied, "
+        "or rotated to a place that is not looked at, perhaps with lines that were not read"
+    )

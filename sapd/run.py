@@ -80,7 +80,7 @@ class _Pass:
         # Taken before anything is read; as of another moment nothing is noted.
         self.snapshot: idle.Snapshot | None = None
         if not dry and at is None:
-            logs = [path for log in config.logs for path in intake.looked_at(log)]
+            logs = intake.looked_at(config, self.now)
             own_state = state.path(config.state_directory)
             self.snapshot = idle.Snapshot([*logs, *server.watched(), own_state])
 
@@ -149,10 +149,10 @@ class _Pass:
         if batch.position is not None:
             was.positions[log.path] = batch.position
         was.contexts[log.path] = batch.context
+        ahead = 0 if log.path in was.ahead else batch.ahead
         stalled = isinstance(position, Position) and position.stalls > 0
-        self.report.warnings += report.of_reading(
-            log.path, batch.ahead if log.path not in was.ahead else 0, batch.given_up * stalled
-        )
+        given_up = batch.given_up if stalled else ""
+        self.report.warnings += report.of_reading(log.path, ahead, given_up, batch.missed)
         if batch.ahead:
             was.ahead.add(log.path)
         elif batch.logins:
@@ -192,9 +192,8 @@ class _Pass:
             return
         config, was = self.config, self.saved.state
         self.snapshot.add(config.snapshot)
-        until = min(
-            decision.next_end(was.ledger, config.rules, was.decision, self.now), was.next_doubt()
-        )
+        ends = decision.next_end(was.ledger, config.rules, was.decision, self.now)
+        until = min(ends, was.next_doubt(), intake.names_stay_until(config.logs, self.now))
         asked = intake.questions(config.logs, was.positions)
         folder = config.state_directory
         state.note_idle(config.path, folder, self.snapshot, self.now, until, asked)

@@ -36,8 +36,8 @@ ARROWS = {
         "maps", "place", "publishing", "report", "state",
     },
     "intake": {
-        "config", "cut", "errors", "journal", "maillog", "place", "recogniser", "relay", "scan",
-        "timestamps",
+        "config", "cut", "dated", "errors", "journal", "maillog", "place", "plan", "recogniser",
+        "relay", "scan", "timestamps",
     },
     "audit": {"config", "cut", "errors", "files", "report", "timestamps"},
     "report": {"decision", "errors", "relay", "timestamps"},
@@ -82,11 +82,13 @@ ARROWS = {
     "plan": {"edge", "logfile", "place", "rotated", "timestamps"},
     "edge": {"logfile", "place", "timestamps"},
     "rotated": {"logfile"},
-    "logfile": {"place"},
+    "logfile": {"place", "zstd"},
+    "zstd": {"child"},
+    "dated": set(),
     "place": set(),
     "config": {
-        "addresses", "defaults", "errors", "files", "formats", "idle", "journal_matches", "maps",
-        "relay", "timestamps", "toml_table", "settings", "toml_file",
+        "addresses", "dated", "defaults", "errors", "files", "formats", "idle", "journal_matches",
+        "maps", "relay", "timestamps", "toml_table", "settings", "toml_file",
     },
     "toml_table": {"addresses", "errors", "settings", "toml_lines"},
     "toml_file": {"errors", "settings", "toml_lines", "toml_table"},
@@ -103,7 +105,7 @@ ARROWS = {
     },
     "check.rights": {"check.finding", "config", "defaults", "errors", "files", "maps"},
     "check.logs": {
-        "check.finding", "check.rotation", "check.syslogs", "config", "crowds", "errors",
+        "check.finding", "check.rotation", "check.syslogs", "config", "crowds", "dated", "errors",
         "explain", "files", "formats", "maillog", "recogniser", "timestamps",
     },
     "check.journals": {

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from time import time
 
-from sapd import errors, explain, files
+from sapd import dated, errors, explain, files
 from sapd.check.finding import Finding, Note, problem
 from sapd.check.rotation import rotates
 from sapd.check.syslogs import SYSLOG_CONFS, syslog_sources
@@ -37,12 +37,16 @@ class _Seen:
     logins: Counter[str] = field(default_factory=Counter)  # by format
     opening: int = 0  # logins that name an address
     others: Counter[str] = field(default_factory=Counter)  # logins, by formats not configured
+    unreadable: list[str] = field(default_factory=list)
     clients: set[tuple[str, str, float]] = field(default_factory=set)  # address, account, hour
     latest: deque[bytes] = field(default_factory=lambda: deque(maxlen=_MISSES))  # lines
 
 
 def findings(log: Log, config: Config, root: str) -> Iterator[Finding]:
     """What a run would meet in one log; `root` is where /etc is looked for."""
+    if log.pattern:
+        log = log._replace(path=_latest_file(log))
+        yield Finding(0, f"{log.pattern}: is {log.path} now")
     if _is_a_journal(log.path):
         remedy = 'write journal = ["_SYSTEMD_UNIT=..."] in the place of path, with its unit'
         reason = "is a file of the systemd journal, and no text"
@@ -51,15 +55,10 @@ def findings(log: Log, config: Config, root: str) -> Iterator[Finding]:
     now = time()
     clock = Clock(now, log.zone)
     folder = config.formats_directory
-    formats = usable(folder)
-    if AUTO in log.formats:
-        names = [name for name in formats if load(name, folder).auto]
-    else:
-        names = [name for name in log.formats if name in formats]
+    names, others = _formats_of(log, folder)
     if not names:
         return  # what is wrong with them was said
     recogniser = Recogniser(names, clock, folder, programs=log.programs)
-    others = [name for name in formats if name not in names or load(name, folder).inherits]
     try:
         seen = _look(log, config, recogniser, Recogniser(others, clock, folder))
         changed = os.stat(log.path).st_mtime
@@ -70,6 +69,8 @@ def findings(log: Log, config: Config, root: str) -> Iterator[Finding]:
         reason = f"can't be read: {error.strerror}"
         yield problem(errors.SapdError(errors.LOG_UNREADABLE, log.path, reason))
         return
+    for reason in seen.unreadable:
+        yield Note(f"{log.path}: {reason}")
     yield from _formats(log, seen, recogniser, folder)
     yield from _evidence(log, seen, recogniser.unusable)
     yield from _zone(log, changed - (clock.of_line(seen.last) or changed))
@@ -77,6 +78,24 @@ def findings(log: Log, config: Config, root: str) -> Iterator[Finding]:
     yield from _cutting(log, root)
     if seen.syslog:
         yield _forgeable(log.path, root)
+
+
+def _formats_of(log: Log, folder: str) -> tuple[list[str], list[str]]:
+    """The names of the formats that the log is read in, and of those that it is looked for."""
+    formats = usable(folder)
+    if AUTO in log.formats:
+        names = [name for name in formats if load(name, folder).auto]
+    else:
+        names = [name for name in log.formats if name in formats]
+    others = [name for name in formats if name not in names or load(name, folder).inherits]
+    return names, others
+
+
+def _latest_file(log: Log) -> str:
+    """Of a log whose name is the date: today's file, or one before if that is not there yet."""
+    now = time()
+    names = [log.file(now), *dated.earlier(log.pattern, now, now, log.zone)]
+    return next(filter(os.path.exists, names), names[0])
 
 
 def _is_a_journal(path: str) -> bool:
@@ -103,8 +122,9 @@ def _look(log: Log, config: Config, recogniser: Recogniser, rest: Recogniser) ->
     """Read it from the window's edge on; raises `SapdError`."""
     now = recogniser.clock.now
     edge = now - config.rules.longest
-    others = [other.path for other in config.logs]
-    reading = Reading(log.path, None, edge, 0, recogniser.clock, others, counting=True)
+    others = [other.file(now) for other in config.logs]
+    earlier = dated.earlier(log.pattern, now, edge, log.zone)
+    reading = Reading(log.path, None, edge, 0, recogniser.clock, others, earlier, counting=True)
     seen = _Seen()
     for block in reading.blocks():
         seen.last = block[block.rfind(b"\n", 0, -1) + 1 :]
@@ -119,6 +139,7 @@ def _look(log: Log, config: Config, recogniser: Recogniser, rest: Recogniser) ->
         seen.others.update(event.format for event in rest.events(block) if event.event == "login")
         seen.latest.extend(block.removesuffix(b"\n").split(b"\n")[-_MISSES:])
     seen.lines = reading.lines_read
+    seen.unreadable = [f"the rotated file {one.path} {one.why}" for one in reading.missed]
     seen.syslog = syslog_frame(seen.last.removesuffix(b"\n")) is not None
     return seen
 
@@ -233,6 +254,10 @@ def _evidence(log: Log, seen: _Seen, unusable: Unusable) -> Iterator[Finding]:
 
 def _cutting(log: Log, root: str) -> Iterator[Finding]:
     """Who shortens the log: sapd, logrotate, or, which is wrong, both or nobody."""
+    if log.pattern:
+        reason = "a file for each date, and nothing of sapd's deletes old ones"
+        yield Note(f"{log.pattern}: {reason}; see find -mtime, or maxage of logrotate")
+        return
     look = rotates(log.path, os.path.join(root, "etc/logrotate.conf"))
     rotating = look.found
     if look.unread:

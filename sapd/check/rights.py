@@ -11,6 +11,7 @@ import os
 import pwd
 import subprocess
 from collections.abc import Iterator, Sequence
+from time import time
 from typing import Any, NamedTuple
 
 from sapd import defaults, errors, files, maps
@@ -103,7 +104,11 @@ def findings(config: Config, user: User) -> Iterator[tuple[str, Finding]]:
             reason = f"can't be read by {user.name}, as whom a run goes on"
             remedy = "install Python and sapd where everybody can read them"
             yield part, Finding(errors.NO_PERMISSION, f"{part}: {reason}; {remedy}")
-    read = [config.path, *server.watched(), *(log.path for log in config.logs if not log.journal)]
+    read = [
+        config.path,
+        *server.watched(),
+        *(log.file(time()) for log in config.logs if not log.journal),
+    ]
     for path in dict.fromkeys(filter(os.path.exists, read)):
         if path != server.path and not _may(user, path, "-r"):
             reason = f"can't be read by {user.name}, as whom a run goes on"

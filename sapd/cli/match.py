@@ -187,7 +187,7 @@ def _sources(settings: _Settings, file: str | None, matches: tuple[str, ...]) ->
         yield _Source(usual._replace(path=journal_matches.name(matches)), _of_journal(matches))
     elif file is not None or not sys.stdin.isatty():
         path = file or "-"
-        here = [log for log in settings.logs if log.path in (path, os.path.abspath(path))]
+        here = [log for log in settings.logs if log.is_at(path) or log.is_at(os.path.abspath(path))]
         log = here[0] if here and path != "-" else usual
         yield _Source(log._replace(path=path), _of_file(path))
     elif settings.logs:
@@ -199,10 +199,9 @@ def _sources(settings: _Settings, file: str | None, matches: tuple[str, ...]) ->
 def _end_of(log: config.Log) -> _Source:
     if log.journal:
         return _Source(log, _of_journal(log.journal), f"{log.path}: the last day's entries")
-    title = f"{log.path}: the last {excerpt.LAST:,} lines"
-    return _Source(
-        log, lambda recogniser, _: _each(recogniser, excerpt.last_lines(log.path)), title
-    )
+    file = log.file(time.time())
+    title = f"{file}: the last {excerpt.LAST:,} lines"
+    return _Source(log, lambda recogniser, _: _each(recogniser, excerpt.last_lines(file)), title)
 
 
 def _each(recogniser: Recogniser, lines: Iterator[bytes]) -> Iterator[tuple[Found, bytes]]:
