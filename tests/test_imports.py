@@ -7,7 +7,9 @@ from tests.folders import PACKAGE
 
 ARROWS = {
     "__init__": set(),
-    "__main__": {"cli", "closing", "config", "defaults", "idle", "messages", "run"},
+    "__main__": {
+        "cli", "closing", "config", "defaults", "idle", "messages", "repeat", "run", "toml_table",
+    },
     "cli": {
         "cli.check", "cli.init", "cli.man", "cli.match", "cli.options", "closing", "config",
         "errors", "files", "maps", "messages", "repeat", "report", "run", "state", "timestamps",

@@ -1,5 +1,6 @@
 """What a run has to load, which is most of what a minute costs."""
 
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -8,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from sapd import idle
+from sapd.__main__ import _plain_run
+from sapd.defaults import CONFIG
 from tests.faults.tracing import Trace
 from tests.site import Site, login, noise
 
@@ -96,3 +99,28 @@ def test_help_loads_nothing_that_reads_logs_only_to_check_them(site: Site) -> No
     assert not any(name.startswith("sapd.check") for name in found)
     assert "sapd.explain" not in found
     assert "dateutil" not in found
+
+
+def test_a_pass_that_is_repeated_loads_no_click(site: Site) -> None:
+    site.write(noise(1), login("192.0.2.10"))
+    found = loaded(site, "run", "--for", "1s", "--every", "1s", "-c", str(site.config))
+    assert "sapd.repeat" in found
+    assert "click" not in found
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [], ["list"], ["run", "-n"], ["run", "-v", "-v"], ["run", "-c"], ["run", "--every", "1s"],
+        ["run", "-c", "a", "-c", "b"], ["run", "-c", "a", "--config", "b"], ["run", "--at", "1s"],
+        ["run", "--for", "1s", "--for", "2s"], ["run", "--for=1s"], ["list", "-c", "a"],
+    ],
+)  # fmt: skip
+def test_whatever_is_no_plain_run_is_left_to_click(arguments: list[str]) -> None:
+    assert _plain_run(arguments) is None
+
+
+def test_a_plain_run_needs_no_click() -> None:
+    assert _plain_run(["run"]) == {"-c": os.environ.get("SAPD_CONFIG") or CONFIG}
+    assert _plain_run(["run", "--config", "a"]) == {"-c": "a"}
+    assert _plain_run(["run", "--for", "1m", "-c", "a"]) == {"-c": "a", "--for": "1m"}

@@ -264,7 +264,7 @@ def test_what_sapd_close_closes_stays_closed(site: Site) -> None:
 
 STATES: dict[str, tuple[Callable[[Site], object], set[str], int]] = {
     "removed": (lambda site: site.state.unlink(), {ALICE, BOB}, 0),
-    "edited": (lambda site: site.rewrite_state(claims={}), {BOB}, 0),
+    "edited": (lambda site: site.rewrite_state(claims=[]), {BOB}, 0),
     "replaced": (
         lambda site: os.replace(site.folder / "older", site.state),
         {BOB},
@@ -303,7 +303,7 @@ def test_a_state_that_is_replaced_during_a_pass_is_read_by_the_next(
 
     def ask_slowly(*args: Any) -> bool:
         answer = is_published(*args)
-        site.rewrite_state(claims={})
+        site.rewrite_state(claims=[])
         return answer
 
     with monkeypatch.context() as patch:
@@ -460,13 +460,13 @@ def test_without_its_state_there_is_no_other_turn(
     passes = repeat._Passes(str(site.config), 0)
     assert passes.turn()
 
-    def load(directory: str) -> state.State:
+    def read(directory: str) -> str:
         raise errors.SapdError(errors.NO_PERMISSION, directory, "can't be read")
 
     site.write(login(BOB))
     site.state.touch()
     with monkeypatch.context() as patch:
-        patch.setattr(state, "load", load)
+        patch.setattr(state, "_read", read)
         assert not passes.turn()
     assert passes.status == errors.NO_PERMISSION
     assert passes.turn()
