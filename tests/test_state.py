@@ -443,7 +443,7 @@ def test_it_is_loaded_once_and_saved_when_it_changed(tmp_path: Path) -> None:
     saved.finish()
     known = saved.state
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(state, "load", lambda _: pytest.fail("was read"))
+        patch.setattr(state, "_read", lambda _: pytest.fail("was read"))
         saved.load(problems)
     assert saved.state is known
     saved.finish()
