@@ -1,6 +1,7 @@
 """Fixtures for all tests."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import settings
 
 from tests import needs
+from tests.servers.packages import SHARED
 from tests.site import Site
 
 settings.register_profile("any machine", deadline=None)
@@ -20,8 +22,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also the long loops: tests/slow.sh")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     needs.watch()
+    if not hasattr(config, "workerinput"):  # the process that starts the others, or the only one
+        os.environ[SHARED] = tempfile.mkdtemp(prefix="sapd-packages-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ[SHARED], ignore_errors=True)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

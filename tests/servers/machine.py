@@ -20,7 +20,7 @@ from typing import Any, Self
 
 from tests.servers import probe
 from tests.servers.namespace import SERVER_IPV4, SERVER_IPV6, Namespace
-from tests.servers.packages import unpacked
+from tests.servers.packages import unpacked_apart
 
 HOST = "mx1"
 PASSWORD = "sesame"  # noqa: S105 # of every account
@@ -148,7 +148,7 @@ class Machine(Namespace):
         (self.folder / "rsyslog.conf").write_text(
             _RSYSLOG.format(folder=self.folder, rules=self.rules)
         )
-        roots = [*map(unpacked, self.packages), own]
+        roots = [*unpacked_apart(self.packages), own]
         script = _INIT.format(
             host=HOST,
             addresses=shlex.join([SERVER_IPV4, SERVER_IPV6, *self.clients]),

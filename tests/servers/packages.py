@@ -2,14 +2,21 @@
 
 A machine may have one POP server at most (their packages conflict), and installing one starts it.
 What is here is for `machine.Machine`, which lays it over its own view of the machine's folders.
+
+Whatever one process of a test run has fetched serves all of them: `SHARED` names the folder, which
+the first of them makes and removes.
 """
 
 import atexit
+import fcntl
+import os
 import platform
 import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +26,7 @@ try:
 except OSError:
     RELEASE = ""
 
+SHARED = "SAPD_TEST_PACKAGES"
 _MERGED = ("bin", "lib", "lib64", "sbin")  # Debian 12 has them in /usr
 _SOURCES = Path("/etc/apt/sources.list.d")
 _KEYS = "[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]"
@@ -33,21 +41,51 @@ def unpacked(*names: str) -> Path:
     "mailfront|bookworm": where this machine's has the package no more, it is of that one, and so
     is what it needs and this machine's release lacks.
     """
-    folder = Path(tempfile.mkdtemp(prefix="sapd-packages-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    archives = folder / "archives"
-    (archives / "partial").mkdir(parents=True)
+    folder = _shared() / "+".join(names).replace("/", "@")
     root = folder / "root"
-    root.mkdir()
-    for name in _MERGED:
-        (root / "usr" / name).mkdir(parents=True)
-        (root / name).symlink_to(f"usr/{name}")
-    for name in names:
-        _download(name, archives)
-    for archive in sorted(archives.glob("*.deb")):
-        _unpack(archive, root)
-        archive.unlink()
+    with _locked(folder):
+        if root.exists():
+            return root
+        archives = folder / "archives"
+        (archives / "partial").mkdir(parents=True, exist_ok=True)
+        for name in names:
+            _download(name, archives)
+        new = folder / "new"
+        for merged in _MERGED:
+            (new / "usr" / merged).mkdir(parents=True)
+            (new / merged).symlink_to(f"usr/{merged}")
+        for archive in sorted(archives.glob("*.deb")):
+            _unpack(archive, new)
+            archive.unlink()
+        new.rename(root)
     return root
+
+
+def unpacked_apart(names: Iterable[str]) -> list[Path]:
+    """A folder for each package of this machine's release, and one for all of another."""
+    of: dict[str, list[str]] = {}
+    for name in names:
+        of.setdefault(name.partition("/")[2] or f" {name}", []).append(name)
+    return [unpacked(*group) for group in of.values()]
+
+
+@cache
+def _shared() -> Path:
+    """The folder of all processes of this test run, or one of our own."""
+    if SHARED in os.environ:
+        return Path(os.environ[SHARED])
+    folder = tempfile.mkdtemp(prefix="sapd-packages-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Make a folder, and let one process at a time work in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @cache
@@ -59,8 +97,7 @@ def source(name: str) -> Path:
     for listed in (folder / "parts").iterdir():
         text = re.sub(r"(?m)^Types: deb$", "Types: deb-src", listed.read_text())
         listed.write_text(re.sub(r"(?m)^deb\s", "deb-src ", text))
-    ours += _lists(folder)
-    _apt(ours, "update")
+    ours += _updated("source", ours)
     done = _apt(ours, "source", "--download-only", name, cwd=folder)
     if done.returncode:
         raise RuntimeError(f"apt-get does not fetch the source of {name}: {done.stdout}")
@@ -81,11 +118,16 @@ def _copied_sources(folder: Path) -> list[str]:
     return [f"Dir::Etc::SourceParts={parts}", "Dir::Etc::SourceList=/dev/null"]
 
 
-def _lists(folder: Path) -> list[str]:
-    """The options for lists of our own in a folder, fresh ones."""
+def _updated(name: str, options: list[str]) -> list[str]:
+    """The options for lists of our own, of the sources in `options`, updated once in a test run."""
+    folder = _shared() / f"lists of {name}"
     lists = folder / "lists"
-    (lists / "partial").mkdir(parents=True, exist_ok=True)
-    return [f"Dir::State::lists={lists}", "Dir::Cache::pkgcache=", "Dir::Cache::srcpkgcache="]
+    ours = [f"Dir::State::lists={lists}", "Dir::Cache::pkgcache=", "Dir::Cache::srcpkgcache="]
+    with _locked(folder):
+        if not lists.exists():
+            (lists / "partial").mkdir(parents=True)
+            _apt([*options, *ours], "update")
+    return ours
 
 
 def _download(name: str, archives: Path) -> None:
@@ -101,13 +143,11 @@ def _download(name: str, archives: Path) -> None:
     if release:
         ours += _of(release, archives.parent)
     if release or _apt(ours, *install).returncode:
-        ours += _lists(archives.parent)
-        _apt(ours, "update")
-        done = _apt(ours, *install)
+        own = [*ours, *_updated(release or "this machine", ours)]
+        done = _apt(own, *install)
         if done.returncode and older:
             ours += _with(older, archives.parent)
-            _apt(ours, "update")
-            done = _apt(ours, *install)
+            done = _apt([*ours, *_updated(older, ours)], *install)
         if done.returncode:
             raise RuntimeError(f"apt-get does not fetch {name}: {done.stdout}")
 
