@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -12,6 +13,9 @@ from hypothesis import settings
 from tests import needs
 from tests.servers.packages import SHARED
 from tests.site import Site
+
+APART = {f"tests/servers/test_{name}.py" for name in ("exim", "hosts", "mailservers", "postfix")}
+"""The files whose tests take long and share nothing, so that several processes may have them."""
 
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
@@ -39,6 +43,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         slow = [item for item in items if item.get_closest_marker("slow")]
         config.hook.pytest_deselected(items=slow)
         items[:] = [item for item in items if item not in slow]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Like loadfile, where one process has all tests of a file, but for those in `APART`."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    def unit(nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return nodeid if path in APART else path
+
+    scheduler = LoadFileScheduling(config, log)
+    scheduler._split_scope = unit
+    return scheduler
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -27,10 +27,10 @@ umask 022
 cd "$root"
 . examples/quickstart/lib.sh
 
+need_python
 [ "$(id -u)" = 0 ] || command -v sudo >/dev/null ||
 	fail "the tests that start servers need root, or sudo. For the others:" \
 		"pip install -e . --group test && pytest -m 'not servers and not makemap and not root'"
-need_python
 need_packages sendmail-bin sendmail-cf m4 rsyslog rsyslog-relp openssl cron logrotate systemd \
 	iproute2 strace faketime acl e2fsprogs xfsprogs procps db-util bzip2 xz-utils build-essential \
 	util-linux mount bsdutils man-db mandoc tinycdb
@@ -59,4 +59,4 @@ as_root mkdir "$scratch/source"
 as_root tar -xzf "$scratch"/dist/sapd-*.tar.gz -C "$scratch/source" --strip-components 1
 as_root rm -r "$scratch/source/sapd"
 cd "$scratch/source"
-as_root env SAPD_DIST="$scratch/dist" "$root/.venv-tests/bin/pytest" -n 2 --dist loadfile "$@"
+as_root env SAPD_DIST="$scratch/dist" "$root/.venv-tests/bin/pytest" -n 4 --dist loadfile "$@"

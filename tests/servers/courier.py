@@ -29,7 +29,7 @@ for user; do
 done
 makeuserdb
 sed -i 's/^authmodulelist=.*/authmodulelist="authuserdb"/' /etc/courier/authdaemonrc
-sed -i 's/^MAXPERIP=.*/MAXPERIP=100/; s/^MAXDAEMONS=.*/MAXDAEMONS=100/' \\
+sed -i 's/^MAXPERIP=.*/MAXPERIP=100/; s/^MAXDAEMONS=.*/MAXDAEMONS=300/' \\
     /etc/courier/pop3d /etc/courier/imapd
 authdaemond start
 for tried in $(seq 100); do

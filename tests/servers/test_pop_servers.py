@@ -228,7 +228,7 @@ def test_no_name_that_a_stranger_sends_opens_anything(server: Server) -> None:
     was = opened(server), opened(server, formats.AUTO)
     names = hostile(server.NAME)
     clients = cycle(STRANGERS)
-    with ThreadPoolExecutor(64) as pool:  # most of the time they wait for the answer
+    with ThreadPoolExecutor(200) as pool:  # most of the time they wait for the answer
         said = [
             pool.submit(say, server, next(clients), port, lines, imap)
             for name in names
