@@ -481,7 +481,7 @@ def test_values_beyond_all_bounds(site: Site, setting: str, key: str) -> None:
         site.configure(log_settings=setting)
     done = site.sapd("run")
     assert done.returncode == 78
-    assert f"{site.config}: {key} " in done.stderr
+    assert f": {key} " in done.stderr
     assert len(done.stderr) < 500
 
 
