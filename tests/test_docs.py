@@ -128,7 +128,7 @@ def test_settings(tmp_path: Path) -> None:
 def test_the_readme_names_only_settings_that_are_there(tmp_path: Path) -> None:
     known = {name for table in TABLES for name in known_settings(tmp_path, table)}
     for name in re.findall(r"`([a-z]+_[a-z_]+)`", README):
-        assert name in known | {"log_path"}, name
+        assert name in known | {"log_path", "check_client_access"}, name
 
 
 def test_the_example_shows_every_setting(tmp_path: Path) -> None:
