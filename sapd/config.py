@@ -10,7 +10,18 @@ from math import inf
 from time import time
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from sapd import dated, defaults, errors, files, formats, maps, settings, timestamps, toml_file
+from sapd import (
+    dated,
+    defaults,
+    errors,
+    files,
+    formats,
+    frames,
+    maps,
+    settings,
+    timestamps,
+    toml_file,
+)
 from sapd.addresses import contains
 from sapd.idle import Snapshot
 from sapd.relay import Rules
@@ -30,7 +41,8 @@ class Log(NamedTuple):
 
     `programs` stand in place of those that the formats name, which hold where there are none.
     `journal` has the matches of a journal, whose `path` is no file, but what it is called. Nor is
-    that of a log whose name is the date; it is the `pattern`, too (see `dated`).
+    that of a log whose name is the date; it is the `pattern`, too (see `dated`). `frame` is that of
+    its lines; None where it is to be found from them.
     """
 
     path: str
@@ -41,6 +53,7 @@ class Log(NamedTuple):
     programs: tuple[str, ...] = ()
     journal: tuple[str, ...] = ()
     pattern: str = ""
+    frame: str | None = None
 
     def file(self, now: float) -> str:
         """The file that is written to at `now` (UTC epoch seconds)."""
@@ -312,7 +325,8 @@ def _log(table: Table, known: list[str] | None) -> Log:
     keep, above = _lengths(table)
     if matches:
         return Log(path, names, zone, keep, above, programs, matches)
-    return _of_file(table, Log(path, names, zone, keep, above, programs))
+    log = Log(path, names, zone, keep, above, programs, frame=_frame(table))
+    return _of_file(table, log)
 
 
 def _lengths(table: Table) -> tuple[int | None, int]:
@@ -339,6 +353,14 @@ def _of_file(table: Table, log: Log) -> Log:
     return log._replace(pattern=log.path)
 
 
+def _frame(table: Table) -> str | None:
+    """The frame of the log's lines, if the setting is there."""
+    if not table.has("frame"):
+        return None
+    name = table.one_of("frame", (*frames.NAMES, *frames.ALIASES), "")
+    return frames.ALIASES.get(name, name)
+
+
 def _journal(table: Table) -> tuple[str, tuple[str, ...]]:
     """A journal's name, and its matches; settings are refused that only a file can have."""
     from sapd import journal_matches  # which nobody else pays for
@@ -351,6 +373,7 @@ def _journal(table: Table) -> tuple[str, tuple[str, ...]]:
         "keep_lines": "is for files; a journal is kept short by SystemMaxUse= in journald.conf",
         "cut_above": "is for files; a journal is kept short by SystemMaxUse= in journald.conf",
         "timezone": "is for files; a journal's times name none",
+        "frame": "is for files; a journal's entries have none",
     }.items():
         if table.has(key):
             table.refuse(key, reason)

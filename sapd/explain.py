@@ -12,8 +12,10 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import NamedTuple
 
+from sapd import frames
+from sapd.doubts import frames_of
 from sapd.formats import Format, Line
-from sapd.recogniser import Frame, frames_of, syslog_frame
+from sapd.frames import Frame
 
 _MOST_NAMES = 9
 _BEGINNING = '"Nov 22 10:41:05 host program[123]: ", or with an RFC 3339 stamp, or as in RFC 5424'
@@ -33,7 +35,7 @@ def miss(formats: Sequence[Format], line: bytes) -> Miss:
     Nearer than anything is a line of the right program with a needle, then one that lacks either.
     """
     text = line.removesuffix(b"\n")
-    syslog = syslog_frame(text)
+    syslog = frames.split(text)
     misses = [
         found
         for format in formats

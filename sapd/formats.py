@@ -48,13 +48,11 @@ from typing import Any, NamedTuple, NoReturn
 
 from sapd import errors
 from sapd.addresses import parse_address
+from sapd.frames import LONGEST
 from sapd.timestamps import STAMPS
 
 AUTO = "auto"
 """Stands for all formats, for people who don't know what they run."""
-
-LONGEST = 1000
-"""Bytes of a line. Loggers cut long messages, and a cut line may end where a stranger wants."""
 
 _SHIPPED = os.path.join(os.path.dirname(__file__), "popformats")
 _KEYS = (

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sapd import cut, dated, errors, maillog, scan
 from sapd.config import Config, Log
+from sapd.context import Context
 from sapd.cut import Cut
+from sapd.framing import Framing
 from sapd.maillog import LATE, Reading
 from sapd.place import Place, Position
 from sapd.plan import Missed
-from sapd.recogniser import Context, Event, Recogniser
+from sapd.recogniser import Event, Recogniser
 from sapd.relay import Ledger, Rules
 from sapd.timestamps import AHEAD, Clock, stamp_like
 
@@ -115,7 +117,7 @@ def read(
     else:
         reading = _of_file(log, config, position, recogniser.clock, modified_since, deadline)
     tally = _Tally(now + AHEAD)
-    problem = _count_all(reading, recogniser, tally)
+    problem = _count_all(reading, recogniser, log.frame, tally)
     context.expire(now)
     return Batch(
         log=log,
@@ -152,11 +154,11 @@ def merge(
 
 
 def _count_all(
-    reading: Reading | JournalReading, recogniser: Recogniser, tally: _Tally
+    reading: Reading | JournalReading, recogniser: Recogniser, frame: str | None, tally: _Tally
 ) -> errors.SapdError | None:
     """Count all events of a reading; what ended it early, if anything did."""
     try:
-        for event in _events(reading, recogniser, tally.until):
+        for event in _events(reading, recogniser, frame, tally.until):
             tally.add(event)
         if tally.logouts:
             ending = {format.name for format in recogniser.formats if format.logs_out}
@@ -219,7 +221,7 @@ def cut_plan(log: Log, config: Config, now: float) -> Callable[[int, Position], 
 
 def _copy(context: Context) -> Context:
     """Where a reading fails, its lines are read again, and must mean the same again."""
-    return Context(dict(context.connects), dict(context.cut))
+    return Context(dict(context.connects), dict(context.cut), context.frame)
 
 
 def _recogniser(log: Log, config: Config, context: Context, now: float) -> Recogniser:
@@ -269,20 +271,30 @@ def _of_journal(
 
 
 def _events(
-    reading: Reading | JournalReading, recogniser: Recogniser, until: float
+    reading: Reading | JournalReading, recogniser: Recogniser, frame: str | None, until: float
 ) -> Iterator[Event]:
-    """What a log's new lines say; those stamped later than `until` are all given."""
+    """What a log's new lines say; those stamped later than `until` are all given.
+
+    `frame` is what the log's setting says.
+    """
     if not isinstance(reading, Reading):
         yield from _events_of_journal(reading, recogniser)
         return
     deduplicator = scan.Deduplicator(recogniser, until)
+    framing = Framing(recogniser.formats, recogniser.context.frame, frame)
+    recogniser.context.frame = framing.name
     begun = False
     for block in reading.blocks():
+        lead = b"" if begun else reading.lead
         if not begun:
             begun = _begin(reading, recogniser)
         if reading.at_head:
             recogniser.begin(block)
-        yield from deduplicator.events(block)
+        for name, part in framing.parts(block, lead, at_head=reading.at_head):
+            if name != recogniser.context.frame:
+                yield from deduplicator.flush()
+                recogniser.context.frame = name
+            yield from deduplicator.events(part)
     yield from deduplicator.flush()
     if not begun:
         _begin(reading, recogniser)

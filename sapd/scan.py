@@ -11,14 +11,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from math import inf
+from typing import NamedTuple
 
-from sapd.formats import LONGEST
+from sapd import frames
 from sapd.recogniser import Event, Recogniser
 from sapd.timestamps import Clock
 
 _MOST = 20_000  # texts, and stamps, to remember
-_HEAD = re.compile(rb"(\S{3} [ \d]\d \S{8}|\S+)( \S+ [^\s\[\]:]+\[)\d+(\]: .*)")
-"""Stamp; host and program; process id; the message up to the needle."""
 
 
 def safe_start(recogniser: Recogniser, blocks: Iterable[bytes]) -> int:
@@ -45,21 +44,49 @@ def safe_start(recogniser: Recogniser, blocks: Iterable[bytes]) -> int:
     return safe
 
 
+class _Head(NamedTuple):
+    """A line up to a needle: what stands around its stamp and its process id, which may be none."""
+
+    before: bytes
+    stamp: bytes
+    between: bytes
+    has_pid: bool
+    behind: bytes
+
+    def but_digits(self) -> _Head:
+        """What the heads of one shape have in common."""
+        return self._replace(stamp=re.sub(rb"\d", b"0", self.stamp))
+
+
+def _head(line: bytes, frame: str | None) -> _Head | None:
+    """The parts of a line up to a needle; None if its frame ends behind that."""
+    name = frame or frames.name_of(line)
+    found = frames.head(line, name) if name else None
+    if found is None:
+        return None
+    start, end = found.span("stamp")
+    first, last = found.span("pid") if "pid" in found.groupdict() else (-1, -1)
+    if not line[first:last].isdigit():
+        return _Head(line[:start], line[start:end], line[end:], False, b"")
+    return _Head(line[:start], line[start:end], line[end:first], True, line[last:])
+
+
 class _Shape:
     """Lines whose heads differ only in the digits of the stamp and in the process id.
 
-    `stamp` and `longest` are lengths in bytes: of a head's stamp, and of the longest head. `last`
+    `stamp` is where a head's stamp stands, `longest` the length of the longest head. `last`
     has for each text behind the needle the head with the latest time; `latest` is the latest time
     of all (UTC epoch seconds).
     """
 
-    def __init__(self, stamp: bytes, writer: bytes, needle: bytes, message: bytes) -> None:
-        self.stamp = len(stamp)
+    def __init__(self, head: _Head, needle: bytes) -> None:
+        self.stamp = slice(len(head.before), len(head.before + head.stamp))
         self.needle = needle
-        self.longest = len(stamp + writer + message) + 10
-        stamps = re.sub(rb"\d", rb"\\d", re.escape(stamp))
-        head = stamps + re.escape(writer) + rb"\d{1,10}" + re.escape(message)
-        self.heads = re.compile(b"(?:" + head + b"\n)+")
+        self.longest = len(head.before + head.stamp + head.between + head.behind) + 10
+        stamps = re.sub(rb"\d", rb"\\d", re.escape(head.stamp))
+        process = rb"\d{1,10}" if head.has_pid else b""
+        parts = re.escape(head.before), stamps, re.escape(head.between), process
+        self.heads = re.compile(b"(?:" + b"".join(parts) + re.escape(head.behind) + b"\n)+")
         self.last: dict[bytes, bytes] = {}
         self.latest = -inf
 
@@ -87,7 +114,7 @@ class Deduplicator:
         """Look at nothing yet."""
         self._recogniser = recogniser
         self._until = until
-        self._shapes: dict[bytes, _Shape] = {}
+        self._shapes: dict[tuple[_Head, bytes], _Shape] = {}
         self._times = _Times(recogniser.clock)
 
     def events(self, block: bytes) -> Iterator[Event]:
@@ -129,24 +156,24 @@ class Deduplicator:
         shape = self._shape(heads[0], needle)
         if shape is None or not shape.heads.fullmatch(b"\n".join(heads) + b"\n"):
             return False
-        if shape.longest + len(needle) + max(map(len, texts)) >= LONGEST:
+        longest = frames.longest(self._recogniser.context.frame)
+        if shape.longest + len(needle) + max(map(len, texts)) >= longest:
             return False
         return self._note(shape, heads, texts)
 
     def _shape(self, head: bytes, needle: bytes) -> _Shape | None:
         """The shape of lines with this head; None if there is no such."""
-        found = _HEAD.fullmatch(head)
+        found = _head(head, self._recogniser.context.frame)
         if found is None:
             return None
-        stamp, writer, message = found.groups()
-        key = b"\n".join([re.sub(rb"\d", b"0", stamp), writer, needle, message])
+        key = found.but_digits(), needle
         if key not in self._shapes:
-            self._shapes[key] = _Shape(stamp, writer, needle, message)
+            self._shapes[key] = _Shape(found, needle)
         return self._shapes[key]
 
     def _note(self, shape: _Shape, heads: list[bytes], texts: list[bytes]) -> bool:
         """Keep the latest head of each text; False if a stamp lies behind `until`."""
-        stamps = [head[: shape.stamp] for head in heads]
+        stamps = [head[shape.stamp] for head in heads]
         if len(self._times) > _MOST:
             self._times.clear()
         times = [self._times[stamp] for stamp in sorted(set(stamps))]
@@ -157,7 +184,7 @@ class Deduplicator:
         else:
             for text, head, stamp in zip(texts, heads, stamps, strict=True):
                 before = shape.last.setdefault(text, head)
-                if self._times[stamp] > self._times[before[: shape.stamp]]:
+                if self._times[stamp] > self._times[before[shape.stamp]]:
                     shape.last[text] = head
         shape.latest = max(shape.latest, *times)
         return True

@@ -16,6 +16,7 @@ EXAMPLES: dict[str, dict[str, str]] = {
         "journal": 'journal = ["_SYSTEMD_UNIT=dovecot.service"]',
         "formats": 'formats = ["dovecot"]',
         "programs": 'programs = ["dovecot-backend"]',
+        "frame": 'frame = "busybox"',
         "timezone": 'timezone = "Europe/Berlin"',
         "keep_lines": "keep_lines = 1_000_000",
         "cut_above": "cut_above = 1_100_000",

@@ -38,6 +38,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from sapd import cut, errors, files
 from sapd.addresses import are_addresses
+from sapd.context import Context, Doubt
 from sapd.cut import PendingCut
 from sapd.decision import Closed, Decision, Reason
 from sapd.idle import LAST_PASS, Snapshot, note, touch
@@ -45,7 +46,6 @@ from sapd.idle import NAME as NOTE
 from sapd.maps import Access
 from sapd.maps.live import Published, digest
 from sapd.place import Cursor, Place, Position
-from sapd.recogniser import Context, Doubt
 from sapd.relay import EVERY_ADDRESS, Ledger, Stamp
 from sapd.timestamps import AHEAD, LAST
 
@@ -494,9 +494,9 @@ def _to_json(state: State) -> dict[str, Any]:
         },
         "at_set_back": {path: _position_to_json(at) for path, at in state.at_set_back.items()},
         "contexts": {
-            path: {"connects": context.connects, "cut": context.cut}
+            path: {"connects": context.connects, "cut": context.cut, "frame": context.frame}
             for path, context in state.contexts.items()
-            if context.connects or context.cut
+            if context.connects or context.cut or context.frame
         },
         "ahead": sorted(state.ahead),
         "access": state.access and {"server": state.access.server, **state.access.options},
@@ -634,6 +634,7 @@ def _context(read: Any) -> Context:
             for key, (address, time) in read["connects"].items()
         },
         {_text(writer): _doubt(doubt) for writer, doubt in read["cut"].items()},
+        None if read.get("frame") is None else _text(read["frame"]),
     )
 
 

@@ -1,7 +1,8 @@
 """A log's time stamps turned into UTC epoch seconds. Pure; the only importer of dateutil.
 
 The shapes of stamp that are known (`STAMPS`): RFC 3164 section 4.1.2 (`Nov 22 10:41:05`, no year,
-no zone; some daemons leave out the blank before a day of one digit), RFC 3339 as RFC 5424
+no zone; some daemons leave out the blank before a day of one digit, journalctl's short-precise adds
+microseconds), RFC 3339 as RFC 5424
 restricts it, and those of servers' own files: qpopper's two (`Nov 22 10:41:05.123 2026`, and
 ctime(3)), Dovecot's `2026-11-22 10:41:05`, Apple's `Nov 22 2026 10:41:05`, nginx's
 `2026/11/22 10:41:05`, web servers' `22/Nov/2026:10:41:05 +0100`, multilog's TAI64N, seconds of the
@@ -15,6 +16,8 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import cache
+
+from sapd.prefixes import BEFORE_STAMP
 
 AHEAD = 120
 """Seconds that a stamp may be ahead of now and still be evidence: clocks differ a little."""
@@ -46,10 +49,12 @@ STAMPS: dict[str, bytes] = {
     "slashes": rb"\d{4}/\d\d/\d\d" + _TIME,
     "clf": rb"\d\d/" + _MONTH + rb"/\d{4}:[0-2]\d:[0-5]\d:[0-6]\d [+-]\d{4}",
     "epoch": rb"\d{9,11}(?:\.\d{1,9})?",
+    "precise": _MONTH + rb" [ 0-3]\d" + _TIME + rb"\.\d{6}",
     "day_first": rb"\d\d[./-]\d\d[./-]\d{4}" + _TIME,
 }
 """The shapes as regular expressions (bytes, no groups)."""
 
+_YEARLESS = ("traditional", "precise")
 _PARTS = re.compile(rb"(.+?[ T:]\d\d:\d\d):(\d\d(?:[.,]\d+)?)(.*)", re.DOTALL)
 _EPOCH = re.compile(STAMPS["epoch"])
 _TAI = 0x4000000000000000 + 10  # libtai's, and so multilog's, offset of UTC epoch seconds
@@ -59,10 +64,11 @@ _TAI = 0x4000000000000000 + 10  # libtai's, and so multilog's, offset of UTC epo
 def _leading() -> re.Pattern[bytes]:
     """A line's stamp; compiled when it is wanted, which in most minutes it is not: 1 ms."""
     return re.compile(
-        rb"(?:<\d{1,3}>1 |[\w-]+: )?(?:(?P<yearless>"
-        + STAMPS["traditional"]
+        BEFORE_STAMP
+        + rb"(?:(?P<yearless>"
+        + b"|".join(STAMPS[name] for name in _YEARLESS)
         + rb")|(?P<dated>"
-        + b"|".join(STAMPS[name] for name in STAMPS if name != "traditional")
+        + b"|".join(STAMPS[name] for name in STAMPS if name not in _YEARLESS)
         + rb"))(?: |$)"
     )
 

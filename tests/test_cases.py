@@ -23,17 +23,6 @@ NOW = moment("2026-11-27T20:00:00Z", None)
 PROGRAMS = {"dovecot-instance-name": ("dovecot-backend",)}
 """What the log's setting `programs` has to say."""
 
-NOT_YET = {
-    "frame-busybox",
-    "frame-busybox-S",
-    "frame-freebsd-vv",
-    "frame-metalog",
-    "frame-aix",
-    "frame-journal-short-precise",
-    "frame-docker-compose",
-}
-"""Frames of syslog daemons that are not known."""
-
 ELSEWHERE = {
     "rotate-multilog-at-s": "test_rotation",
     "rotate-zst": "test_rotation",
@@ -57,16 +46,10 @@ MATCHED = sorted(name for name, case in CASES.items() if "match" in case)
 
 def test_no_case_is_forgotten() -> None:
     assert set(CASES) == {*MATCHED, *OWN_FORMATS, *ELSEWHERE}
-    assert {*NOT_YET, *PROGRAMS} < set(MATCHED)
+    assert set(PROGRAMS) < set(MATCHED)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(strict=True) if name in NOT_YET else ())
-        for name in MATCHED
-    ],
-)
+@pytest.mark.parametrize("name", MATCHED)
 def test_lines(name: str) -> None:
     case = CASES[name]["match"]
     recogniser = Recogniser(

@@ -133,6 +133,7 @@ def test_everything(tmp_path: Path) -> None:
         (GOOD + 'programs = ["x:"]', 'log.programs has "x:"; write a name as it stands'),
         (GOOD + 'programs = ["*"]', r'log.programs has "\*"; write a name'),
         (GOOD + 'formats = ["auto"]\nprograms = ["x"]', "log.programs needs formats that are"),
+        (GOOD + 'frame = "busbox"', 'log.frame is "busbox"; did you mean "busybox"?'),
         (GOOD + 'timezone = "Europe/Berln"', 'log.timezone is wrong: no time zone "Europe/Berln"'),
         (GOOD + "keep_lines = 0", "log.keep_lines is 0; it must be at least 1"),
         (GOOD + "keep_lines = true", "log.keep_lines must be a whole number"),

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from sapd import errors, formats
+from sapd import errors, formats, frames
+from sapd.doubts import frames_of
 from sapd.formats import Format
-from sapd.recogniser import Event, Recogniser, frames_of, syslog_frame
+from sapd.recogniser import Event, Recogniser
 from sapd.timestamps import Clock, moment, zone
 from tests import samples
 
@@ -53,7 +54,7 @@ def test_every_pattern_needle_and_own_head_has_a_sample(name: str) -> None:
     format = formats.load(name)
     texts = [samples.data(row).removesuffix(b"\n") for row in samples.rows(name)]
     messages = [
-        frame.message for text in texts for frame in frames_of(format, text, syslog_frame(text))
+        frame.message for text in texts for frame in frames_of(format, text, frames.split(text))
     ]
     for kind in format.lines:
         fitting = [message for message in messages if kind.pattern.fullmatch(message)]
@@ -311,7 +312,7 @@ def test_an_alternative_is_anchored_at_both_ends(tmp_path: Path) -> None:
 def test_stars_in_programs(tmp_path: Path, glob: str, program: str, fits: bool) -> None:
     write(tmp_path, programs=f'["{glob}"]')
     line = LINE.replace(b"ourpop", program.encode())
-    assert syslog_frame(line.removesuffix(b"\n")) is not None
+    assert frames.split(line.removesuffix(b"\n")) is not None
     event = Recogniser(["ours"], Clock(NOW), str(tmp_path)).recognise(line)
     assert isinstance(event, Event) == fits
 

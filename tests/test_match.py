@@ -48,6 +48,7 @@ def test_match() -> None:
         "5: nothing",
         f"6: login 192.0.2.11 bob {stamp} qpopper",
         "lines 6: login 2, logout 1, connect 0, nothing 3",
+        "frame traditional",
         "format qpopper: login 2, logout 1",
         "nothing, by program: sm-mta 1, popper 1, no line of syslog's 1",
         "no evidence: address 1, stamp 0, cut 0, torn 0; logins without an address 0",
@@ -72,6 +73,7 @@ def test_match_summary() -> None:
     done = sapd("match", "--summary", text=LOG)
     assert done.stdout.splitlines() == [
         "lines 6: login 2, logout 1, connect 0, nothing 3",
+        "frame traditional",
         "format qpopper: login 2, logout 1",
         "nothing, by program: sm-mta 1, popper 1, no line of syslog's 1",
         "no evidence: address 1, stamp 0, cut 0, torn 0; logins without an address 0",
@@ -159,6 +161,7 @@ def test_match_knows_all_formats_where_nothing_is_configured() -> None:
     assert said[3].startswith("4: login 192.0.2.3 eve ")
     assert said[4:] == [
         "lines 4: login 3, logout 0, connect 1, nothing 0",
+        "frame traditional",
         "format courier: login 1",
         "format popa3d: login 1, connect 1",
         "format qpopper: login 1",
@@ -293,8 +296,8 @@ def test_match_names_the_programs_of_the_rest() -> None:
     head = "Nov 22 10:41:05 mx1"
     lines = [f"{head} p{n}[1]: x\n" * (20 - n) for n in range(12)]
     said = sapd("match", "--summary", text="".join(lines)).stdout.splitlines()
-    assert said[1].startswith("nothing, by program: p0 20, p1 19, ")
-    assert said[1].endswith(", p8 12, others 30")
+    assert said[2].startswith("nothing, by program: p0 20, p1 19, ")
+    assert said[2].endswith(", p8 12, others 30")
 
 
 @pytest.mark.parametrize("suffix", ["gz", "bz2", "xz"])

@@ -83,11 +83,12 @@ def test_a_busy_run_loads_no_heavy_modules(site: Site) -> None:
     assert found & HEAVY == set()
     assert {name for name in found if name.startswith("sapd")} == {
         "sapd", "sapd.__main__", "sapd.addresses", "sapd.audit", "sapd.child", "sapd.config",
-        "sapd.cut", "sapd.dated", "sapd.decision", "sapd.defaults", "sapd.edge", "sapd.errors",
-        "sapd.files", "sapd.formats", "sapd.idle", "sapd.intake", "sapd.logfile", "sapd.maillog",
-        "sapd.maps", "sapd.maps.access", "sapd.maps.databases", "sapd.maps.live",
-        "sapd.maps.makemap", "sapd.maps.sendmail", "sapd.maps.sendmail_cf",
-        "sapd.maps.sendmail_entries", "sapd.messages", "sapd.place", "sapd.plan", "sapd.publishing",
+        "sapd.context", "sapd.cut", "sapd.dated", "sapd.decision", "sapd.defaults", "sapd.doubts",
+        "sapd.edge", "sapd.errors", "sapd.files", "sapd.formats", "sapd.frames", "sapd.framing",
+        "sapd.idle", "sapd.intake", "sapd.kinds", "sapd.logfile", "sapd.maillog", "sapd.maps",
+        "sapd.maps.access", "sapd.maps.databases", "sapd.maps.live", "sapd.maps.makemap",
+        "sapd.maps.sendmail", "sapd.maps.sendmail_cf", "sapd.maps.sendmail_entries",
+        "sapd.messages", "sapd.place", "sapd.plan", "sapd.prefixes", "sapd.publishing",
         "sapd.recogniser", "sapd.relay", "sapd.report", "sapd.rotated", "sapd.run", "sapd.scan",
         "sapd.settings", "sapd.state", "sapd.timestamps", "sapd.toml_file", "sapd.toml_table",
     }  # fmt: skip

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sapd import formats
-from sapd.recogniser import DAY, WAIT, Context, Event, Recogniser, Rejection, Unusable, syslog_frame
+from sapd import formats, frames
+from sapd.context import DAY, Context
+from sapd.recogniser import WAIT, Event, Recogniser, Rejection, Unusable
 from sapd.timestamps import Clock, moment
 from tests import samples
 from tests.samples import Row, event_of
@@ -670,11 +671,13 @@ def test_half_a_line_and_the_next_one_are_no_evidence(name: str, between: bytes)
     events = [line for line in lines if event_of(recogniser(name), line + b"\n")]
     shown = [events[0], events[-1], lines[-1]]
     for first in events[:20]:
+        frame = frames.name_of(first)
         for end in range(1, len(first) + 1):
             for second in shown:
                 torn = first[:end] + between + second
                 for wanted in (name, formats.AUTO) if end % 16 == 0 else (name,):
-                    assert event_of(recogniser(wanted), torn + b"\n") is None, torn
+                    found = recogniser(wanted, context=Context(frame=frame))
+                    assert event_of(found, torn + b"\n") is None, torn
 
 
 TORN = [
@@ -729,7 +732,7 @@ def test_no_field_of_a_journals_message_holds_one(
 ) -> None:
     """Its own stamp, which comes apart from it, is none that stands there."""
     second = second.replace("pop3d:", "imapd[7]:") if stamp == " " else second
-    frame = syslog_frame(f"Nov 22 10:41:04 mx1 {first}{stamp}{second}".encode())
+    frame = frames.split(f"Nov 22 10:41:04 mx1 {first}{stamp}{second}".encode())
     assert frame is not None
     for wanted in (name, formats.AUTO):
         found = recogniser(wanted)

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sapd import errors, files, state
+from sapd.context import Context, Doubt
 from sapd.cut import PendingCut
 from sapd.decision import Closed, Decision, Reason
 from sapd.maps import Access
 from sapd.maps.live import Published
 from sapd.place import Cursor, Place, Position
-from sapd.recogniser import Context, Doubt
 from sapd.relay import EVERY_ADDRESS, Ledger, Stamp
 from sapd.state import SavedState, Unpublished
 from sapd.timestamps import AHEAD
@@ -44,7 +44,9 @@ FULL = state.State(
     at_set_back={LOG: Position(Cursor(200, b"abc"))},
     contexts={
         "/var/log/mail.log": Context(
-            {"mx1 popa3d[7]": ("192.0.2.1", 1e9 + 0.25)}, {"mx1 pop3d": Doubt(16384, 3, 29_796_490)}
+            {"mx1 popa3d[7]": ("192.0.2.1", 1e9 + 0.25)},
+            {"mx1 pop3d": Doubt(16384, 3, 29_796_490)},
+            "busybox",
         )
     },
     ledger=LEDGER,
@@ -269,6 +271,7 @@ def replaced(*path: str | int, by: object) -> str:
         replaced("contexts", "/var/log/mail.log", "connects", by={"mx1 x[7]": ["evil", 1]}),
         replaced("contexts", "/var/log/mail.log", "connects", by={"mx1 x[7]": ["192.0.2.1"]}),
         replaced("contexts", "/var/log/mail.log", "connects", by={"mx1 x[7]": ["192.0.2.1", "x"]}),
+        replaced("contexts", "/var/log/mail.log", "frame", by=7),
         replaced("contexts", "/var/log/mail.log", "cut", by=["mx1 pop3d"]),
         replaced("contexts", "/var/log/mail.log", "cut", by={"mx1 pop3d": -1}),
         replaced("published", by=[]), replaced("published", "file", by="x"),

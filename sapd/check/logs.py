@@ -9,15 +9,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from time import time
 
-from sapd import dated, errors, explain, files
+from sapd import dated, errors, explain, files, frames
 from sapd.check.finding import Finding, Note, problem
 from sapd.check.rotation import rotates
 from sapd.check.syslogs import SYSLOG_CONFS, syslog_sources
 from sapd.config import Config, Log
+from sapd.context import Context
 from sapd.crowds import crowds
 from sapd.formats import AUTO, load, usable
+from sapd.framing import Framing
 from sapd.maillog import Reading
-from sapd.recogniser import Event, Recogniser, Unusable, syslog_frame
+from sapd.recogniser import Event, Recogniser, Unusable
 from sapd.timestamps import AHEAD, Clock
 
 _MISSES = 2000  # of the last lines, in which near misses are looked for
@@ -30,6 +32,7 @@ class _Seen:
     """What a log holds, as the configured formats read it, and as the others do."""
 
     lines: int = 0
+    frame: str = ""
     last: bytes = b""
     ahead: int = 0
     syslog: bool = False
@@ -40,6 +43,13 @@ class _Seen:
     unreadable: list[str] = field(default_factory=list)
     clients: set[tuple[str, str, float]] = field(default_factory=set)  # address, account, hour
     latest: deque[bytes] = field(default_factory=lambda: deque(maxlen=_MISSES))  # lines
+
+    def count_login(self, event: Event, now: float) -> None:
+        self.logins[event.format] += 1
+        self.opening += event.address is not None
+        self.ahead += event.time > now + AHEAD
+        if event.address is not None:
+            self.clients.add((event.address, event.account, event.time // 3600 * 3600))
 
 
 def findings(log: Log, config: Config, root: str) -> Iterator[Finding]:
@@ -125,22 +135,22 @@ def _look(log: Log, config: Config, recogniser: Recogniser, rest: Recogniser) ->
     others = [other.file(now) for other in config.logs]
     earlier = dated.earlier(log.pattern, now, edge, log.zone)
     reading = Reading(log.path, None, edge, 0, recogniser.clock, others, earlier, counting=True)
+    framing = Framing([*recogniser.formats, *rest.formats], None, log.frame)
     seen = _Seen()
     for block in reading.blocks():
         seen.last = block[block.rfind(b"\n", 0, -1) + 1 :]
-        for event in recogniser.events(block):
-            seen.events[event.event] += 1
-            if event.event == "login":
-                seen.logins[event.format] += 1
-                seen.opening += event.address is not None
-                seen.ahead += event.time > now + AHEAD
-                if event.address is not None:
-                    seen.clients.add((event.address, event.account, event.time // 3600 * 3600))
-        seen.others.update(event.format for event in rest.events(block) if event.event == "login")
+        for name, part in framing.parts(block, reading.lead, at_head=reading.at_head):
+            recogniser.context.frame = rest.context.frame = name
+            for event in recogniser.events(part):
+                seen.events[event.event] += 1
+                if event.event == "login":
+                    seen.count_login(event, now)
+            seen.others.update(one.format for one in rest.events(part) if one.event == "login")
         seen.latest.extend(block.removesuffix(b"\n").split(b"\n")[-_MISSES:])
-    seen.lines = reading.lines_read
+    seen.lines, seen.frame = reading.lines_read, framing.name
     seen.unreadable = [f"the rotated file {one.path} {one.why}" for one in reading.missed]
-    seen.syslog = syslog_frame(seen.last.removesuffix(b"\n")) is not None
+    frame = frames.split(seen.last.removesuffix(b"\n"))
+    seen.syslog = frame is not None and frame.program != b""
     return seen
 
 
@@ -155,15 +165,26 @@ def _crowds(log: Log, seen: _Seen, config: Config) -> Iterator[Finding]:
 
 
 def _formats(log: Log, seen: _Seen, recogniser: Recogniser, folder: str) -> Iterator[Finding]:
-    """Whether the log is written in the formats that are configured."""
+    """Whether the log is written in a frame that is known, and in the formats configured."""
+    read = f"{log.path}: {seen.lines} lines read"
     if seen.lines == 0:
         what = "holds no whole line" if os.path.getsize(log.path) else "is empty"
         yield Finding(errors.LOG_UNREADABLE, f"{log.path}: {what}; does the POP server log here?")
         return
     read = f"{log.path}: {seen.lines} lines read"
-    if seen.events["login"]:
+    if not seen.frame:
+        reason = f"{read}, of which more than 1 in 100 have no known frame, so none is believed"
+        remedy = f"set frame for this log, to one of {', '.join(frames.NAMES)}"
+        yield Finding(errors.LOG_UNREADABLE, f"{reason}; {remedy}")
+    elif seen.events["login"]:
         yield from _logins(log, seen, read, recogniser, folder)
-        return
+    else:
+        yield from _no_login(log, seen, read, recogniser, folder)
+
+
+def _no_login(
+    log: Log, seen: _Seen, read: str, recogniser: Recogniser, folder: str
+) -> Iterator[Finding]:
     what = "no login, only logouts," if seen.events else "no line"
     formats = "any known format" if AUTO in log.formats else f"the format {', '.join(log.formats)}"
     reason = f"{read}, {what} in {formats}"
@@ -174,7 +195,8 @@ def _formats(log: Log, seen: _Seen, recogniser: Recogniser, folder: str) -> Iter
     remedy = "does the POP server log logins, and here? See sapd match --explain"
     yield Finding(errors.LOG_UNREADABLE, f"{reason}; {remedy}")
     names = [format.name for format in recogniser.formats]
-    again = Recogniser(names, recogniser.clock, folder, programs=log.programs)  # counts apart
+    context = Context(frame=seen.frame)
+    again = Recogniser(names, recogniser.clock, folder, context, programs=log.programs)
     for line, lacks in _near_misses(seen.latest, again):
         yield Note(f"{log.path}: nearest to one comes, but {lacks}: {line}", quotes=True)
 
@@ -184,7 +206,7 @@ def _logins(
 ) -> Iterator[Finding]:
     """Of which formats they are, and whether all that matter are configured, and no others."""
     rest = ", ".join(f"{kind} {seen.events[kind]}" for kind in ("logout", "connect"))
-    yield Finding(0, f"{read}, login: {_counts(seen.logins)}; {rest}")
+    yield Finding(0, f"{read}, login: {_counts(seen.logins)}; {rest}; frame {seen.frame}")
     if AUTO in log.formats:
         named = ", ".join(f'"{name}"' for name, _ in seen.logins.most_common())
         reason = "all formats are tried on every line"

@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, NamedTuple
 
 import click
@@ -20,13 +21,16 @@ from sapd import (
     errors,
     excerpt,
     formats,
+    frames,
     journal,
     journal_matches,
     messages,
     timestamps,
 )
 from sapd.cli.options import Command, common, config_was_named, say
-from sapd.recogniser import DAY, Event, Recogniser, Rejection, syslog_frame
+from sapd.context import DAY
+from sapd.framing import Framing
+from sapd.recogniser import Event, Recogniser, Rejection
 from sapd.relay import Rules
 from sapd.toml_table import seconds
 
@@ -35,6 +39,7 @@ Found = Event | Rejection | None
 _KINDS = ("login", "logout", "connect", "nothing")
 _COLOURS = {"login": "green", "logout": "cyan", "connect": "yellow"}
 _MOST_PROGRAMS = 9  # that are named
+_LINES = 1000  # that are looked at together, to find their frame
 _BIG = 8 * 1024 * 1024  # bytes; reading less takes no patience
 
 
@@ -139,7 +144,7 @@ def _tell(source: _Source, recogniser: Recogniser, show: _Show, rules: Rules) ->
         if messages.unwritable():
             return
     if not show.as_json:
-        for text in counts.told(recogniser):
+        for text in counts.told(recogniser, of_journal=bool(source.log.journal)):
             say(text)
 
 
@@ -184,12 +189,14 @@ class _Source(NamedTuple):
 def _sources(settings: _Settings, file: str | None, matches: tuple[str, ...]) -> Iterator[_Source]:
     usual = settings.logs[0] if settings.logs else config.Log("-", (formats.AUTO,))
     if matches:
-        yield _Source(usual._replace(path=journal_matches.name(matches)), _of_journal(matches))
+        log = usual._replace(path=journal_matches.name(matches), journal=matches)
+        yield _Source(log, _of_journal(matches))
     elif file is not None or not sys.stdin.isatty():
         path = file or "-"
         here = [log for log in settings.logs if log.is_at(path) or log.is_at(os.path.abspath(path))]
         log = here[0] if here and path != "-" else usual
-        yield _Source(log._replace(path=path), _of_file(path))
+        log = log._replace(path=path, journal=())
+        yield _Source(log, _of_file(log))
     elif settings.logs:
         yield from map(_end_of, settings.logs)
     else:
@@ -201,24 +208,39 @@ def _end_of(log: config.Log) -> _Source:
         return _Source(log, _of_journal(log.journal), f"{log.path}: the last day's entries")
     file = log.file(time.time())
     title = f"{file}: the last {excerpt.LAST:,} lines"
-    return _Source(log, lambda recogniser, _: _each(recogniser, excerpt.last_lines(file)), title)
+    return _Source(
+        log, lambda recogniser, _: _each(recogniser, log, excerpt.last_lines(file)), title
+    )
 
 
-def _each(recogniser: Recogniser, lines: Iterator[bytes]) -> Iterator[tuple[Found, bytes]]:
-    return ((recogniser.recognise(line), line) for line in lines)
+def _each(
+    recogniser: Recogniser, log: config.Log, lines: Iterator[bytes]
+) -> Iterator[tuple[Found, bytes]]:
+    """What each line says in the log's frame; where that can't be told, what it would say alone.
+
+    Standard input is taken line by line, as it comes.
+    """
+    framing = Framing(recogniser.formats, None, log.frame)
+    most = 1 if log.path == "-" else _LINES
+    while block := b"".join(islice(lines, most)):
+        for name, part in framing.parts(block):
+            recogniser.context.frame = name or None
+            for line in frames.lines_of(part):
+                yield recogniser.recognise(line + b"\n"), line + b"\n"
 
 
-def _of_file(file: str) -> Callable[[Recogniser, bool], Iterator[tuple[Found, bytes]]]:
+def _of_file(log: config.Log) -> Callable[[Recogniser, bool], Iterator[tuple[Found, bytes]]]:
     """All of it; with a progress bar if it is big, and nothing else is on the screen."""
+    file = log.path
 
     def entries(recogniser: Recogniser, quiet: bool) -> Iterator[tuple[Found, bytes]]:
         big = file != "-" and os.path.isfile(file) and os.path.getsize(file) > _BIG
         if not (big and quiet and sys.stderr.isatty()):
-            yield from _each(recogniser, excerpt.lines(file))
+            yield from _each(recogniser, log, excerpt.lines(file))
             return
         with click.progressbar(length=os.path.getsize(file), file=sys.stderr) as bar:
             progress = lambda at: bar.update(at - bar.pos)  # noqa: E731
-            yield from _each(recogniser, excerpt.lines(file, progress))
+            yield from _each(recogniser, log, excerpt.lines(file, progress))
 
     return entries
 
@@ -248,15 +270,19 @@ class _Counts:
         if isinstance(found, Event):
             self._events[found.format, found.event] += 1
         else:
-            frame = syslog_frame(line.rstrip(b"\n"))
+            frame = frames.split(line.rstrip(b"\n"))
             self._programs[b"" if frame is None else frame.program] += 1
 
-    def told(self, recogniser: Recogniser) -> Iterator[str]:
+    def told(self, recogniser: Recogniser, *, of_journal: bool) -> Iterator[str]:
         """The counts as lines."""
         by_kind = Counter(nothing=self._programs.total())
         for (_, event), number in self._events.items():
             by_kind[event] += number
         yield f"lines {self.lines}: " + ", ".join(f"{kind} {by_kind[kind]}" for kind in _KINDS)
+        if recogniser.context.frame:
+            yield f"frame {recogniser.context.frame}"
+        elif self.lines and not of_journal:
+            yield "frame unknown: a run believes no line; see FRAMES in sapd.toml(5)"
         for name in sorted({name for name, _ in self._events}):
             numbers = {kind: self._events[name, kind] for kind in _KINDS}
             yield f"format {name}: " + ", ".join(f"{k} {n}" for k, n in numbers.items() if n)
@@ -320,5 +346,5 @@ def _why(found: Found, line: bytes, recogniser: Recogniser, rules: Rules) -> str
 def _text(line: bytes) -> str:
     """The line without its end, and not more of it than could ever count."""
     text = line.rstrip(b"\r\n")
-    cut = "…" if len(text) > formats.LONGEST else ""
-    return text[: formats.LONGEST].decode("utf-8", "surrogateescape") + cut
+    cut = "…" if len(text) > frames.LONGEST else ""
+    return text[: frames.LONGEST].decode("utf-8", "surrogateescape") + cut

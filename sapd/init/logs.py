@@ -9,12 +9,14 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from sapd import errors, formats, journal, journal_matches, timestamps
+from sapd import errors, formats, frames, journal, journal_matches, timestamps
 from sapd.check import journals, table
 from sapd.check.look import Look
 from sapd.check.rotation import rotates
 from sapd.check.syslogs import SYSLOG_CONFS, syslog_sources
-from sapd.recogniser import DAY, Event, Recogniser, syslog_frame
+from sapd.context import DAY
+from sapd.framing import Framing
+from sapd.recogniser import Event, Recogniser
 from sapd.timestamps import Clock
 
 _TAIL = 4 << 20  # bytes of a log that are looked at
@@ -177,7 +179,7 @@ class _Counting:
         servers = Counter(
             name
             for line in lines
-            if (frame := syslog_frame(line))
+            if (frame := frames.split(line))
             for name in self._writers(frame.program)
         )
         cutters = rotates(path, os.path.join(root, "etc/logrotate.conf")).found
@@ -187,8 +189,11 @@ class _Counting:
     def _logins(self, block: bytes) -> Counter[str]:
         logins = Counter[str]()
         for names in (self._names, self._inheriting):
-            found = Recogniser(names, Clock(time.time())).events(block)
-            counts = Counter(one.format for one in found if _opens(one))
+            recogniser = Recogniser(names, Clock(time.time()))
+            counts = Counter[str]()
+            for name, part in Framing(recogniser.formats, None).parts(block):
+                recogniser.context.frame = name
+                counts.update(one.format for one in recogniser.events(part) if _opens(one))
             for name, count in counts.items():
                 if formats.load(name).inherits not in logins:
                     logins[name] = count

@@ -63,7 +63,10 @@ def test_sound(site: Site, root: Path) -> None:
     found = findings(site, root)
     assert [finding for finding in found if finding.status] == []
     said = [finding.text for finding in found]
-    assert f"{site.log}: 1 lines read, login: qpopper 1; logout 0, connect 0" in said
+    assert (
+        f"{site.log}: 1 lines read, login: qpopper 1; logout 0, connect 0; frame traditional"
+        in said
+    )
     assert f"sapd run is started by {root}/etc/cron.d/sapd:1" in said
 
 

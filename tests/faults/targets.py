@@ -10,10 +10,11 @@ from ipaddress import IPv6Address, ip_address
 from itertools import islice
 from pathlib import Path
 
-from sapd import addresses, config, decision, errors, formats, relay, state, timestamps
+from sapd import addresses, config, decision, errors, formats, frames, relay, state, timestamps
+from sapd.context import Context
 from sapd.formats import Format
 from sapd.maps.sendmail import Sendmail
-from sapd.recogniser import Context, Event, Recogniser
+from sapd.recogniser import Event, Recogniser
 from sapd.timestamps import Clock
 from tests import samples
 from tests.folders import PACKAGE, ROOT
@@ -49,7 +50,7 @@ def lines(data: bytes) -> None:
 def _is_sound(event: Event, row: bytes, rows: list[bytes]) -> None:
     """The stamp is that at the line's head, and the address stands in this line or one before."""
     assert row.endswith(b"\n")
-    assert len(row) <= formats.LONGEST
+    assert len(row) <= frames.LONGEST
     assert event.event in ("login", "logout", "connect")
     assert 0 <= event.time < LAST
     assert event.time == Clock(NOW, UTC).of_line(row)

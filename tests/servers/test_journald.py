@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from sapd import errors, idle, journal, journalctl
+from sapd.frames import Frame
 from sapd.journal import OVERLONG, JournalReading
 from sapd.place import Place
-from sapd.recogniser import Event, Frame, Recogniser, Rejection
+from sapd.recogniser import Event, Recogniser, Rejection
 from sapd.timestamps import Clock
 from tests.servers.dovecot import Dovecot
 from tests.servers.journald import (

@@ -7,8 +7,9 @@ from random import Random
 
 import pytest
 
-from sapd import formats
-from sapd.recogniser import Frame, Recogniser, syslog_frame
+from sapd import formats, frames
+from sapd.frames import Frame
+from sapd.recogniser import Recogniser
 from sapd.timestamps import Clock
 from tests.servers.filesystems import fill, mounted
 from tests.servers.rsyslog import Rsyslog, read, wait_until
@@ -22,7 +23,7 @@ PATTERNS = [kind.pattern for kind in formats.load("courier").lines if kind.event
 
 def is_dangerous(line: bytes) -> bool:
     """Whether a torn line fits a login's pattern with the stranger's address."""
-    frame: Frame | None = syslog_frame(line)
+    frame: Frame | None = frames.split(line)
     fits = frame and any(pattern.fullmatch(frame.message) for pattern in PATTERNS)
     return bool(fits) and STRANGER.encode() in line
 

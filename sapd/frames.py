@@ -1,0 +1,214 @@
+"""How a line begins, in syslog files and what is like them: one grammar for every format. Pure.
+
+A frame is what a logger writes around a message: stamp, host, program, process number, sometimes
+facility and priority. Each has a name and a pattern for its head, up to where the message begins:
+
+`traditional`           `STAMP host program[pid]: ` of rsyslog, syslog-ng, sysklogd, the BSDs; the
+                        stamp is RFC 3164's or RFC 3339's, also in turn
+`short-precise`, `iso`, `ctime`   the same with other stamps: with microseconds (journalctl -o
+                        short-precise), `2026-11-22 10:41:05`, ctime(3)'s
+`rfc5424`               RFC 5424 section 6
+`busybox`               `STAMP host mail.info program[pid]: ` (sysklogd/syslogd.c)
+`hostless`              `STAMP program[pid]: ` (busybox syslogd -S)
+`aix`                   `STAMP host mail:info program[pid]: `
+`freebsd`               `STAMP <mail.info> host program[pid]: ` (syslogd -v or -vv)
+`logread`               `STAMP mail.info program[pid]: ` (OpenWrt's logread, whose stamp is ctime's)
+`metalog`               `STAMP [program] `, which names no process
+`level-first`           `<22>STAMP host program[pid]: `; `level-first-hostless` without the host
+`docker-compose`        `name | ` before a traditional one; before others it is
+                        `docker-compose-busybox` and so on
+
+In most of them the stamp may have any of these shapes, and facility and priority any spelling that
+`prefixes` knows. What no such head fits and begins with a stamp is a server's own file: `own-` and
+the shape, or `own` where only a format knows the head.
+
+No line has two frames: where one could be read in two ways the patterns say which it is. The host
+never ends in a colon and has no brackets, so that `program[123]:` does not stand in its place.
+"""
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import NamedTuple
+
+from sapd.prefixes import COLON_LEVEL, CONTAINER, LEVEL, PLAIN_LEVEL, WORD
+from sapd.timestamps import STAMPS
+
+LONGEST = 1000
+"""Bytes of a line. Loggers cut long messages, and a cut line may end where a stranger wants."""
+
+OWN = "own"
+"""The frame of a server's own file whose head only a format knows."""
+
+_SD_ELEMENT = rb'\[[^\s=\]"]+(?: [^\s=\]"]+="(?:[^"\\\]]|\\.)*")*\]'
+_PID = rb"(?:\[(?P<pid>\d*)\])?: "
+_PLAIN_HOST = rb"[^\s\[\]]*[^\s\[\]:]"
+_HOST = b"(?P<host>" + _PLAIN_HOST + b") "
+_PLAIN_PROGRAM = rb"[^\s\[\]:-][^\s\[\]:]{0,63}"
+_PROGRAM = b"(?P<program>" + _PLAIN_PROGRAM + rb"(?: -\w+)?)" + _PID
+_ANY_PROGRAM = rb"(?P<program>(?![\s-])[^\[\]:]{1,64}?)" + _PID  # blanks may stand in it
+_NO_LEVEL = b"(?!" + LEVEL + b" )"
+# `mail x popper[1]: ` has a facility and a host, `mail popper -s[1]: ` a host named "mail".
+_NO_WORD = (
+    b"(?!" + WORD + b" " + _PLAIN_HOST + b" " + _PLAIN_PROGRAM + rb"(?: -\w+)?(?:\[\d*\])?: )"
+)
+_WITH_HOST = _NO_LEVEL + _NO_WORD + _HOST + _NO_LEVEL + b"(?!" + WORD + b" )" + _ANY_PROGRAM
+_SHAPES = {
+    "traditional": ("traditional", "rfc3339"),
+    "short-precise": ("precise",),
+    "iso": ("iso",),
+    "ctime": ("ctime",),
+}
+
+
+def _stamp(*shapes: str) -> bytes:
+    return b"(?P<stamp>" + b"|".join(STAMPS[shape] for shape in shapes) + b") "
+
+
+_ANY = _stamp(*(shape for shapes in _SHAPES.values() for shape in shapes))
+_FIRST = b"(?:" + LEVEL + b" ?|" + WORD + b" )"
+_PLAIN = {
+    **{name: _stamp(*shapes) + _WITH_HOST for name, shapes in _SHAPES.items()},
+    "busybox": _ANY + _NO_LEVEL + _HOST + b"(?:" + PLAIN_LEVEL + b"|" + WORD + b") " + _PROGRAM,
+    "hostless": _ANY + _PROGRAM,
+    "aix": _ANY + _NO_LEVEL + _HOST + COLON_LEVEL + b" " + _PROGRAM,
+    "freebsd": _ANY
+    + b"(?:"
+    + LEVEL
+    + b"|"
+    + WORD
+    + b") (?!"
+    + WORD
+    + b" )"
+    + _NO_LEVEL
+    + _HOST
+    + _PROGRAM,
+    "logread": _ANY + LEVEL + b" " + _PROGRAM,
+    "metalog": _ANY + _NO_LEVEL + rb"\[(?P<program>(?!\d+\])[^\s\[\]:]{1,64})\] ",
+}
+_HEADS = {
+    **_PLAIN,
+    "rfc5424": rb"<\d{1,3}>1 " + _stamp("rfc3339") + _HOST
+    + rb"(?P<program>[^\[\]:]{1,64}?) (?P<pid>\d+|-) \S+ (?:-|(?:" + _SD_ELEMENT
+    + rb")+) {1,2}(?:\xef\xbb\xbf)?",
+    "level-first": _FIRST + _ANY + _WITH_HOST,
+    "level-first-hostless": _FIRST + _ANY + _PROGRAM,
+    "docker-compose": CONTAINER + _PLAIN["traditional"],
+    **{
+        f"docker-compose-{name}": CONTAINER + head
+        for name, head in _PLAIN.items()
+        if name != "traditional"
+    },
+}  # fmt: skip
+
+NAMES = tuple(_HEADS)
+"""The frames that a log's setting may name."""
+
+ALIASES = dict.fromkeys(("rfc3339", "short", "short-iso", "short-iso-precise"), "traditional")
+"""Other names for them, the last three journalctl's."""
+
+_OWN_FILE = rb"(?:[\w-]+: )?(?:" + b"|".join(
+    b"(?P<%b>%b)" % (shape.encode(), pattern) for shape, pattern in STAMPS.items()
+) + rb")(?![\w:.,])"  # fmt: skip
+_NOTE = re.compile(rb"\0*(?:-- |\0*\Z|.* sapd\[\d+\]: log cut, )", re.DOTALL)
+_WRAPPERS = {  # by what they begin with
+    b"[ID ": rb"\[ID \d+ [a-z0-9]+\.[a-z]+\] (?P<message>.*)",
+    b"message repeated ": rb"message repeated \d+ times: \[ (?P<message>.*)\]",
+}
+# Bytes that busybox syslogd reads of a message, by its build: 256 unless somebody said more.
+_BUSYBOX_READS = (256, 512)
+_LEAST_UNWRITTEN, _MOST_UNWRITTEN = 3 + 1, 5 + 16 + 1  # bytes: `<5>`, or `<191>` and a stamp; a NUL
+
+
+class Frame(NamedTuple):
+    """The parts of a line; host and program are empty in a server's own file.
+
+    A missing process number is "-", one that the frame has no place for is empty. `name` is that
+    of the frame; a message that comes with its parts, from a journal, has none.
+    """
+
+    stamp: bytes
+    host: bytes
+    program: bytes
+    pid: bytes
+    message: bytes
+    name: str = ""
+
+
+@cache
+def compiled(pattern: bytes) -> re.Pattern[bytes]:
+    """The pattern, compiled at its first use: that takes up to 1 ms, and most minutes need none."""
+    return re.compile(pattern, re.DOTALL)
+
+
+def head(line: bytes, name: str) -> re.Match[bytes] | None:
+    """Where the frame of this name stands at a line's beginning, with `stamp` and the others."""
+    return compiled(_HEADS[name]).match(line) if name in _HEADS else None
+
+
+def name_of(line: bytes) -> str | None:
+    """Which frame a line has; None if it begins with no stamp that is known."""
+    for name in _HEADS:
+        if head(line, name):
+            return name
+    found = compiled(_OWN_FILE).match(line)
+    return f"{OWN}-{found.lastgroup}" if found else None
+
+
+def split(line: bytes, name: str | None = None) -> Frame | None:
+    """A line of the frame of this name; None if it has another.
+
+    With `name` None a line of any frame. Of a server's own file the parts are empty, and the
+    message is the whole line: only the server's format knows more.
+    """
+    if name is None:
+        name = name_of(line)
+        if name is None:
+            return None
+    if name not in _HEADS:
+        own = name_of(line) == (name if name != OWN else None)
+        return Frame(b"", b"", b"", b"-", line, name) if own else None
+    found = head(line, name)
+    if found is None:
+        return None
+    parts = found.groupdict(b"")
+    pid = parts["pid"] or b"-" if "pid" in parts else b""
+    message = line[found.end() :]
+    for beginning, wrapper in _WRAPPERS.items():
+        if message.startswith(beginning) and (inner := compiled(wrapper).fullmatch(message)):
+            message = inner["message"]
+    return Frame(parts["stamp"], parts.get("host", b""), parts["program"], pid, message, name)
+
+
+def is_note(line: bytes) -> bool:
+    """Whether a line is no message: an empty one, zeros, journalctl's notes, the mark of a cut."""
+    return _NOTE.match(line) is not None
+
+
+def may_be_cut(line: bytes, frame: Frame) -> bool:
+    """Whether the logger of such frames may have cut the message at the length that it has.
+
+    What busybox syslogd reads of a message begins with `<22>` and a stamp, which a sender may
+    leave out; a control byte was read as one, and is written as two, the first a ^.
+    """
+    if not frame.name.endswith(("busybox", "hostless")):
+        return False
+    written = line[line.find(frame.stamp) + len(frame.stamp) + 1 :]
+    if frame.name.endswith("busybox"):
+        written = written.split(b" ", 2)[-1]  # behind host and level
+    most, least = len(written), len(written) - written.count(b"^")
+    return any(
+        least <= size - _LEAST_UNWRITTEN and most >= size - _MOST_UNWRITTEN
+        for size in _BUSYBOX_READS
+    )
+
+
+def longest(name: str | None) -> int:
+    """Bytes of a line in this frame, of which none that is shorter was cut."""
+    cut = name is None or name.endswith(("busybox", "hostless"))
+    return _BUSYBOX_READS[0] - _MOST_UNWRITTEN if cut else LONGEST
+
+
+def lines_of(block: bytes) -> Iterator[bytes]:
+    """The lines of a block, without their newlines."""
+    yield from block.removesuffix(b"\n").split(b"\n")
