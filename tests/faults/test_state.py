@@ -413,14 +413,15 @@ def test_a_login_to_come_opens_for_no_longer_than_a_window(site: Site) -> None:
 
 
 def test_an_end_that_somebody_edited_counts_for_nothing(site: Site) -> None:
-    site.write(*(noise(number, NOW) for number in range(5)), login("192.0.2.1", at=NOW))
+    now = int(NOW)
+    site.write(*(noise(number, now) for number in range(5)), login("192.0.2.1", at=now))
     passes = Passes(site)
-    assert passes.at(NOW) == {"192.0.2.1"}
+    assert passes.at(now) == {"192.0.2.1"}
     text = site.state.read_text()
-    assert text.count(f", {NOW + 1800}]") == 1
-    site.state.write_text(text.replace(f", {NOW + 1800}]", f", {NOW + 10**9}]"))
-    assert passes.at(NOW + 1799) == {"192.0.2.1"}
-    assert passes.at(NOW + 1800) == set()
+    assert text.count(f", {now + 1800}]") == 1
+    site.state.write_text(text.replace(f", {now + 1800}]", f", {now + 10**9}]"))
+    assert passes.at(now + 1799) == {"192.0.2.1"}
+    assert passes.at(now + 1800) == set()
 
 
 def test_a_wrong_number_of_lines_cuts_nothing_that_was_not_read(
