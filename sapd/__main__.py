@@ -19,7 +19,7 @@ def main() -> NoReturn:
     plain = _plain_run(sys.argv[1:])
     once = plain is not None and "--for" not in plain
     if plain is not None and once and nothing_happened(plain["-c"]):
-        sys.exit(0)
+        os._exit(0)  # as below
     if once:
         import gc
 

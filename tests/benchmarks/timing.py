@@ -1,16 +1,18 @@
-"""Commands timed in alternation."""
+"""Commands timed in alternation, in processor time: that of others at work is not in it."""
 
 import os
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 
 class Took(NamedTuple):
-    """One command's seconds, and its peak memory in MiB."""
+    """One command's processor time in seconds, and its peak memory in MiB.
+
+    Of the programs that it starts, time is added up, and memory is that of the largest.
+    """
 
     seconds: float
     memory: float
@@ -18,16 +20,14 @@ class Took(NamedTuple):
 
 def run(command: Sequence[str], status: int = 0) -> Took:
     """Run a command to its end; what it prints goes through a pipe, as grep counts faster else."""
-    start = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.read()
         _, ended, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(ended)
     if process.returncode != status:
         sys.exit(f"{' '.join(command)}: status {process.returncode}")
-    return Took(seconds, usage.ru_maxrss / 1024)
+    return Took(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
 class Side(NamedTuple):
@@ -38,30 +38,28 @@ class Side(NamedTuple):
 
 
 class Result(NamedTuple):
-    """The medians, and the spread, of two sides."""
+    """What two sides took, pair by pair."""
 
     ours: list[Took]
     peers: list[Took]
 
     @property
+    def ratios(self) -> list[float]:
+        """Ours to the peer's, pair by pair."""
+        pairs = zip(self.ours, self.peers, strict=True)
+        return [ours.seconds / peer.seconds for ours, peer in pairs]
+
+    @property
     def ratio(self) -> float:
-        return median(self.ours) / median(self.peers)
+        return statistics.median(self.ratios)
+
+    @property
+    def worst(self) -> float:
+        return max(self.ratios)
 
     @property
     def memory(self) -> float:
         return max(took.memory for took in self.ours)
-
-
-def median(times: list[Took]) -> float:
-    return statistics.median(took.seconds for took in times)
-
-
-def spread(times: list[Took]) -> str:
-    """Median, least and most, in seconds or milliseconds."""
-    found = [median(times), min(times).seconds, max(times).seconds]
-    unit, factor = ("s", 1) if found[0] >= 1 else ("ms", 1000)
-    middle, least, most = (f"{seconds * factor:.3g}" for seconds in found)
-    return f"{middle} ({least} to {most}) {unit}"
 
 
 def against(ours: Side, peer: Side, rounds: int, warm_up: int = 1) -> Result:
