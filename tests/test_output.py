@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
+from sapd import cli
 from tests.site import Site, login
 
 
@@ -36,6 +37,7 @@ COMMANDS = {
     "match": (["match", "-c", "{config}", "{log}"], 0),
     "match as JSON": (["match", "--json", "--explain", "-c", "{config}", "{log}"], 0),
     "match, of a file that is absent": (["match", "-c", "{config}", "{log}.absent"], 66),
+    "init of one file": (["init", "--cron"], 0),
 }
 WITH_MAKEMAP = {
     "run, with a warning": (["run", "-c", "{config}"], 0),
@@ -132,6 +134,11 @@ def try_unwritable(commands: Commands, arguments: list[str], status: int) -> Non
 
             said = commands.run(arguments, out=where, err=where, env=env)
             assert said == Said(status or lost, "", ""), where
+
+
+def test_every_command_is_among_these() -> None:
+    tried = {words[0] for words, _ in (COMMANDS | WITH_MAKEMAP).values()}
+    assert set(cli.sapd.commands) - tried == {"man"}  # whose output is that of man(1)
 
 
 @cases(COMMANDS)
