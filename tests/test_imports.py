@@ -65,7 +65,7 @@ ARROWS = {
     },
     "maps.tcpserver": {
         "addresses", "check.tcpserver", "child", "decision", "errors", "files", "maps",
-        "maps.access", "maps.builder", "maps.live",
+        "maps.access", "maps.builder", "maps.databases", "maps.live",
     },
     "maps.sendmail": {
         "check.sendmail", "defaults", "errors", "files", "maps", "maps.access", "maps.databases",

@@ -203,6 +203,12 @@ def rename_into_place(new: New, path: str, wanted: str, mode: int) -> Published:
     return _published(path, wanted, new, _rename(new, path))
 
 
+def changed_in_place(fd: int, path: str, wanted: str) -> Published:
+    """What was published by writing to the live file itself, which is open; raises OSError."""
+    os.fsync(fd)
+    return Published(path, wanted, _content_of(fd), _signature(os.fstat(fd)), boot_id())
+
+
 def published_despite(publish: Callable[[str | None], Published]) -> Published:
     """Have a map published, and if the disk has no room, have it built in memory.
 

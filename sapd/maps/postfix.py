@@ -6,7 +6,9 @@ that met a missing, empty or spoilt table answers 451 until its 100th connection
 
 Failure contract. A text and the table made of it are written beside the live table, and that is
 renamed onto it once it has been read back: postmap ends with 0 over lines that it leaves out.
-Leftovers of a killed run are overwritten by the next.
+Leftovers of a killed run are overwritten by the next. Where the disk has no room for that, closing
+goes on: a smaller hash table is copied into the live one; in a cdb table, which Postfix has mapped
+into its memory, the keys of whom it is to forget are spoilt. An lmdb table stays as it is.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sapd import addresses, child, errors, files
-from sapd.maps import builder, only
-from sapd.maps.databases import kind_of
+from sapd.maps import builder, live, only
+from sapd.maps.databases import cdb_records, kind_of
 from sapd.maps.live import New
 from sapd.maps.table import DEFAULT, MODE, OwnTable
 
@@ -38,6 +40,7 @@ _REFUSED = {
 }
 _LMDB_MAGIC = (b"\xde\xc0\xef\xbe", b"\xbe\xef\xc0\xde")  # in either byte order
 _VALUE = b"OK"
+_SPOILT = b"-"  # in the place of an address's first character
 
 
 class Postfix(OwnTable):
@@ -95,13 +98,33 @@ class Postfix(OwnTable):
         return made
 
     def _publish(self, wanted: bytes, before: Published | None, folder: str | None) -> Published:
-        if folder is not None and self.type != "hash":  # those are mapped into Postfix's memory
+        if folder is not None and self.type == "cdb":
+            return self._close_in_place(wanted)
+        if folder is not None and self.type == "lmdb":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path)
         try:
             with self._built(wanted, folder or os.path.dirname(self.path)) as (fd, path):
                 return self._put(New(fd, path, folder is not None), wanted, before)
         except OSError as error:
             raise errors.cannot_write(self.path, error) from None
+
+    def _close_in_place(self, wanted: bytes) -> Published:
+        """Spoil the unwanted keys of a cdb table; raises OSError, also if a wanted one is missing.
+
+        The hash tables behind the records lead to a key, but no key that is asked for equals it.
+        """
+        live_file = files.open_in_place(self.path, writing=True)
+        try:
+            content = os.pread(live_file, os.fstat(live_file).st_size, 0)
+            records = {record.key.rstrip(b"\0"): record for record in cdb_records(content)}
+            keys = {line.partition(b"\t")[0] for line in wanted.splitlines()}
+            if not keys <= records.keys():
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path)
+            for key in records.keys() - keys:
+                files.write_all(live_file, _SPOILT, records[key].offset)
+            return live.changed_in_place(live_file, self.path, live.digest(wanted))
+        finally:
+            os.close(live_file)
 
     def is_usable(self) -> bool:
         """Whether the live table is one that Postfix can open, as far as its head tells."""

@@ -1,6 +1,6 @@
 """tcpserver's rules (qmail): the administrator's, then sapd's, made by tcprules.
 
-The formats are those of tcprules(1), and of cdb (https://cr.yp.to/cdb/cdb.txt). Measured with
+The format is that of tcprules(1), and what it makes is a cdb file. Measured with
 ucspi-tcp 0.88: each connection opens the file; a rule for an address beats those for networks, and
 of two for the same address the first holds. There is no IPv6.
 
@@ -22,6 +22,7 @@ from sapd import addresses, child, errors, files
 from sapd.decision import Objection, Reason
 from sapd.maps import Map, builder, live, only
 from sapd.maps.access import read
+from sapd.maps.databases import cdb_records
 
 if TYPE_CHECKING:
     from sapd.check.finding import Finding
@@ -343,22 +344,13 @@ def _meant(address: str) -> addresses.Network | None:
 def _records(path: str) -> dict[str, bytes]:
     """{address: instructions} in a cdb file, the first of equal ones; raises OSError.
 
-    A record is the length of key and data, each four bytes, then both; the first hash table stands
-    behind the last of them. tcprules writes D for deny, +NAME=VALUE for each variable, each with a
-    zero byte behind it.
+    tcprules writes D for deny, +NAME=VALUE for each variable, each with a zero byte behind it.
     """
     with open(path, "rb") as file:
-        data = file.read()
-    starts = [int.from_bytes(data[at : at + 4], "little") for at in range(0, 2048, 8)]
-    end, at = min(starts), 2048
-    if not at <= end <= len(data):
-        raise OSError(0, "it is no cdb file")
+        content = file.read()
     found: dict[str, bytes] = {}
-    while at < end:
-        key, value = (int.from_bytes(data[at + n : at + n + 4], "little") for n in (0, 4))
-        at += 8
-        found.setdefault(data[at : at + key].decode("latin-1"), data[at + key : at + key + value])
-        at += key + value
+    for _, key, value in cdb_records(content):
+        found.setdefault(key.decode("latin-1"), value)
     return found
 
 

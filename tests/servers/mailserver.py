@@ -5,6 +5,7 @@ accounts and tools are where Debian has them, and the examples are used as they 
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -164,6 +165,14 @@ class MailServer:
         while (answer := self.ask(client)).code != code:
             assert time.monotonic() < deadline, answer
             time.sleep(0.05)
+
+
+def fill_up(folder: Path) -> Path:
+    """Leave no room on a disk; the file that takes it."""
+    ballast = folder / "ballast"
+    about = os.statvfs(folder)
+    ballast.write_bytes(bytes(about.f_bavail * about.f_frsize))
+    return ballast
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults.strace import calls, strace
 from tests.servers.exim import Exim
-from tests.servers.mailserver import LOCAL, MailServer, running
+from tests.servers.mailserver import LOCAL, MailServer, fill_up, running
 from tests.servers.opensmtpd import OpenSMTPD
 from tests.servers.postfix import Postfix
 from tests.servers.tcpserver import Tcpserver
@@ -288,14 +288,6 @@ def on_a_small_disk(server: MailServer) -> Path:
     return server.path(f"/srv/table/{name}")
 
 
-def fill_up(folder: Path) -> Path:
-    """Leave no room on a disk; the file that takes it."""
-    ballast = folder / "ballast"
-    about = os.statvfs(folder)
-    ballast.write_bytes(bytes(about.f_bavail * about.f_frsize))
-    return ballast
-
-
 @EACH
 def test_a_full_disk_leaves_the_old_table(server: MailServer) -> None:
     live = on_a_small_disk(server)
@@ -315,13 +307,13 @@ def test_a_full_disk_leaves_the_old_table(server: MailServer) -> None:
 @pytest.mark.parametrize(
     ("kind", "status"),
     [
-        *((KINDS[name], 0) for name in ONE_EACH),
-        *((KINDS[name], 74) for name in ("postfix cdb", "postfix lmdb")),
+        *((KINDS[name], 0) for name in (*ONE_EACH, "postfix cdb")),
+        (KINDS["postfix lmdb"], 74),
     ],
     ids=[*ONE_EACH, "postfix cdb", "postfix lmdb"],
 )
 def test_a_full_disk_does_not_keep_an_address_open(server: MailServer, status: int) -> None:
-    """But for tables that Postfix has mapped into its memory: those are not written in place."""
+    """But in an lmdb table, which Postfix has mapped into its memory: see test_postfix.py."""
     live = on_a_small_disk(server)
     server.login(CLIENT, *MANY)
     server.update()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.mailserver import LOCAL, running
+from tests.servers.mailserver import LOCAL, fill_up, running
 from tests.servers.namespace import FOREIGN
 from tests.servers.postfix import Postfix
 from tests.servers.unprivileged import PYTHON, installed_for_everybody
@@ -93,6 +93,32 @@ def test_an_open_address_passes_postscreen(folder: Path) -> None:
         assert f"ALLOWLISTED [{STRANGER}]" not in log
         postfix.put()
         postfix.wait_for(CLIENT, 554)
+
+
+def test_a_full_disk_closes_in_a_cdb_table_too(folder: Path) -> None:
+    """No other file has room, and smtpd has this one mapped into its memory."""
+    with running(Postfix, folder, CLIENTS, type="cdb") as postfix:
+        size = "size=1m,mode=755"
+        postfix.run("mount", "-t", "tmpfs", "-o", size, "none", "/var/lib/sapd")
+        postfix.put()
+        postfix.run("postfix", "reload")
+        postfix.configure(more='[state]\ndirectory = "/var/lib/state"\n')
+        postfix.login(CLIENT, STRANGER)
+        postfix.update()
+        postfix.wait_for(CLIENT, 250)
+        assert postfix.codes(STRANGER) == [250]
+        ballast = fill_up(postfix.path("/var/lib/sapd"))
+        assert postfix.sapd("close", CLIENT).returncode == 0
+        assert postfix.codes(CLIENT, STRANGER) == [554, 250]
+        assert postfix.update() == ""
+        assert postfix.open_addresses() == {STRANGER}
+        time.sleep(1.1)  # a login in the second of its revocation does not open
+        postfix.login(CLIENT)
+        postfix.update(status=74)
+        assert postfix.codes(CLIENT, STRANGER) == [554, 250]
+        ballast.unlink()
+        assert postfix.update() == ""
+        assert postfix.codes(CLIENT, STRANGER) == [250, 250]
 
 
 def test_submission_has_restrictions_of_its_own(folder: Path) -> None:
