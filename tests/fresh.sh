@@ -1,6 +1,9 @@
 #!/bin/sh
 # The README's two commands on a bare Debian: sh tests/fresh.sh [12|13] [PYTEST OPTIONS]
 #
+# sh tests/fresh.sh 12|13 sendmail|postfix|installers tries a set-up there instead, from nothing to
+# a relay that opens, closes, is upgraded and removed: see tests/setup.py.
+#
 # As root, with debootstrap; takes 3 GB in TMPDIR, or /var/tmp. The system stands in a
 # private folder that is removed at the end; nothing of it is seen from outside, and no
 # process of it stays. It gets git and python3, a user's clone of what was last
@@ -82,6 +85,14 @@ export PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive
 {
 	apt-get -q update && apt-get -q -y --no-install-recommends install git python3
 } >/log 2>&1 </dev/null || { cat /log; exit 1; }
+case ${1-} in
+sendmail | postfix | installers)
+	umask 022
+	git clone -q /sapd.bundle /root/sapd
+	cd /root/sapd
+	exec env -i PATH=/usr/local/sbin:/usr/local/bin:$PATH HOME=/root python3 tests/setup.py "$1"
+	;;
+esac
 useradd --create-home joe
 setpriv --reuid joe --regid joe --init-groups env HOME=/home/joe \
 	sh -c 'umask 002; git -c advice.detachedHead=false -c init.defaultBranch=main clone -q /sapd.bundle /home/joe/sapd'

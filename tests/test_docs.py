@@ -10,6 +10,7 @@ import click
 import pytest
 
 from sapd import cli, config, errors, formats
+from tests import setup
 from tests.folders import PACKAGE, ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -179,6 +180,13 @@ def test_paths_lead_somewhere() -> None:
     for path in re.findall(r"(?<![\w/])(?:cron|examples|sapd|tests)/[\w./-]+\w", README):
         root = PACKAGE.parent if path.startswith("sapd/") else ROOT
         assert (root / path).exists(), path
+
+
+def test_what_the_set_up_test_pastes_is_there() -> None:
+    script = (ROOT / "tests" / "setup.py").read_text()
+    for heading in ["Mail server: sendmail", "Mail server: Postfix",
+                    *re.findall(r'paste(?:d)?\("([^"{]+)"', script)]:  # fmt: skip
+        assert setup.pasted(heading).strip(), heading
 
 
 def test_the_readme_is_short() -> None:

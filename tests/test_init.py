@@ -78,6 +78,13 @@ def test_the_log_with_most_logins_wins_and_of_equal_ones_the_shortest(root: Path
     assert "#keep_lines = 1000000" in text
 
 
+def test_more_logins_win_over_a_shorter_log(root: Path) -> None:
+    put(root / "var/log/mail.log", dovecot(3))
+    put(root / "var/log/syslog", noise(1) * 50 + dovecot(5))
+    (log,) = proposed(root)[0]["log"]
+    assert log["path"] == f"{root}/var/log/syslog"
+
+
 def test_what_logrotate_shortens_gets_no_keep_lines(root: Path) -> None:
     mail = put(root / "var/log/mail.log", dovecot(1))
     conf = put(root / "etc/logrotate.conf", f"{mail} {{\n\tdaily\n}}\n")
