@@ -174,6 +174,10 @@ def accounts() -> None:
     version = sh("dovecot --version")[:3]
     setting = CLEARTEXT.get(version, CLEARTEXT["2.4"])
     Path("/etc/dovecot/conf.d/98-test.conf").write_text(f"{setting}\nssl = no\n")
+
+
+def names() -> None:
+    """Who is who; nobody else is asked."""
     Path("/etc/hosts").write_text(
         f"127.0.0.1 localhost\n{SERVER} fresh.example.net fresh\n{DEVICE} device.example.net\n"
         f"{OTHER} other.example.net\n"
@@ -339,6 +343,7 @@ def sendmail(*, is_inside: bool) -> None:
             *("sendmail", "make", "dovecot-pop3d", "cron", "logrotate", "iproute2", "procps"),
             *("python3-venv", "rsyslog"),
         )
+        accounts()
         before = files()
         paste("Install")
         old = Path("/opt/old")  # for the upgrade; made here, where packages can be had
@@ -349,8 +354,8 @@ def sendmail(*, is_inside: bool) -> None:
         before |= {name for name in files() if name.startswith("/opt/old")}
         paste("Log: Dovecot or another server, by syslog")
         Path("/root/before.json").write_text(json.dumps(sorted(before)))
-        accounts()
         inside()
+    names()
     answer_names()
     before = set(json.loads(Path("/root/before.json").read_text()))
     # Debian's sendmail listens on 127.0.0.1 alone, and counts and delays connections.
@@ -421,11 +426,12 @@ def postfix(*, is_inside: bool) -> None:
         packages(
             *("postfix", "dovecot-pop3d", "cron", "systemd", "iproute2", "procps", "python3-venv"),
         )
+        accounts()
         before = files()
         paste("Install")
         Path("/root/before.json").write_text(json.dumps(sorted(before)))
-        accounts()
         inside()
+    names()
     answer_names()
     before = set(json.loads(Path("/root/before.json").read_text()))
     try:
@@ -488,8 +494,7 @@ def installed(program: str) -> None:
     must("check has seen the program run",
          any(f"{program} runs as root" in row["text"] for row in rows))  # fmt: skip
     sh("rm -r /etc/sapd /etc/cron.d/sapd")
-    known = "  man " in sh(f"{program} --help", cwd=Path("/"))
-    for page in ("sapd", "sapd.toml") if known else ():
+    for page in ("sapd", "sapd.toml"):
         text = sh(f"{program} man {page} | cat", cwd=Path("/"))
         must(f"sapd man {page} shows it", "SETTINGS" in text or "COMMANDS" in text)
 

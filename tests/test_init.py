@@ -222,6 +222,29 @@ def test_sendmail_as_its_configuration_asks(root: Path) -> None:
     }  # fmt: skip
 
 
+def test_sendmail_may_close_by_itself(root: Path) -> None:
+    def steps(path: str = "/etc/sapd/sapd.toml") -> list[str]:
+        found = init.propose(path, "sapd", str(root)).steps
+        return [line for step in found if "closes by itself" in step.why for line in step.commands]
+
+    put(root / "etc/mail/sendmail.cf", CF)
+    put(root / "etc/mail/access", "")
+    put(root / "etc/mail/sendmail.mc", "MAILER_DEFINITIONS\n")
+    assert steps() == []
+    put(root / "etc/mail/Makefile", "")
+    assert steps()[0] == "sapd init --sendmail self-closing >/etc/mail/sapd.m4"
+    assert steps()[-1] == "sed -i 's/^#self_closing/self_closing/' /etc/sapd/sapd.toml"
+    assert steps("/srv/x.toml")[0].startswith("sapd init -c /srv/x.toml --sendmail self")
+    assert steps("/srv/x.toml")[-1].endswith(" /srv/x.toml")
+    inserted = subprocess.run(
+        ["sh", "-c", steps()[1].replace("-i ", "").replace("/etc/mail/sendmail.mc", "")],
+        input="x\nMAILER_DEFINITIONS\n", capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert inserted.stdout == "x\ninclude(`/etc/mail/sapd.m4')dnl\nMAILER_DEFINITIONS\n"
+    put(root / "etc/mail/sendmail.cf", CF + "R$*\t$: <$(access sapd:$&{client_addr} $: x $)>\n")
+    assert steps() == []
+
+
 def test_entries_that_stand_in_the_database_alone_are_kept(root: Path) -> None:
     put(root / "etc/mail/sendmail.cf", CF)
     put(root / "etc/mail/access.db", "x")
@@ -401,6 +424,14 @@ def test_a_path_that_a_schedule_would_misread_is_refused() -> None:
             with pytest.raises(errors.SapdError, match="use a plain path"):
                 shipped.text(kind, which, "/bin/sapd", path)
     assert shipped.text("postfix", "main", "/a b/sapd")
+
+
+def test_a_schedule_names_the_configuration_from_everywhere(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "sapd", "init", "-c", "x.toml", "--cron"],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert f"sapd run -c {tmp_path}/x.toml;" in done.stdout
 
 
 def test_a_value_that_is_none_is_named() -> None:

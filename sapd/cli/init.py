@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +37,7 @@ def init_command(*, dry_run: bool, config_path: str, verbose: int, **kinds: str 
     what `sapd check` says. Or print files that come with sapd: schedules, and lines for the mail
     server.
     """
+    config_path = os.path.abspath(config_path)  # which a schedule names from another folder
     program = shipped.program()
     wanted = [(kind, which) for kind, which in kinds.items() if which is not None]
     if wanted and dry_run:

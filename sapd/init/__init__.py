@@ -38,15 +38,8 @@ def propose(path: str, sapd: str, root: str = "/") -> Proposal:
     state = Section("[state]", "What sapd remembers from run to run.", [directory])
     text = page([top, *choice.sections(found), server.access, state])
     steps = [*_syslog(found), *server.steps, *_schedule(path, sapd, root)]
-    given = f" -c {path}" if path != defaults.CONFIG else ""
-    steps = [
-        step._replace(
-            commands=tuple(
-                command.replace(f"{sapd} run", f"{sapd} run{given}") for command in step.commands
-            )
-        )
-        for step in steps
-    ]
+    if path != defaults.CONFIG:
+        steps = [step.of(path, sapd) for step in steps]
     return Proposal(text, tuple(steps), found.unread)
 
 
@@ -59,23 +52,20 @@ def _syslog(found: logs.Found) -> Iterator[Step]:
 def _schedule(path: str, sapd: str, root: str) -> Iterator[Step]:
     if schedules(os.path.abspath(path), root).found:
         return
-    given = "" if path == defaults.CONFIG else f" -c {path}"
     has_cron = any(os.path.exists(os.path.join(root, cron)) for cron in _CRONS)
     if not has_cron and os.path.isdir(os.path.join(root, "run/systemd/system")):
         units = "/etc/systemd/system"
         yield Step(
             "systemd starts sapd every minute",
             (
-                f"{sapd} init{given} --systemd service >{units}/sapd.service",
-                f"{sapd} init{given} --systemd timer >{units}/sapd.timer",
+                f"{sapd} init --systemd service >{units}/sapd.service",
+                f"{sapd} init --systemd timer >{units}/sapd.timer",
                 "systemctl daemon-reload && systemctl enable --now sapd.timer",
             ),
         )
         return
     install = () if has_cron else ("apt-get install -y cron",)
-    yield Step(
-        "cron starts sapd every minute", (*install, f"{sapd} init{given} --cron >/etc/cron.d/sapd")
-    )
+    yield Step("cron starts sapd every minute", (*install, f"{sapd} init --cron >/etc/cron.d/sapd"))
 
 
 def write(path: str, text: str) -> None:

@@ -36,6 +36,15 @@ class Step(NamedTuple):
     why: str
     commands: tuple[str, ...]
 
+    def of(self, path: str, sapd: str) -> Step:
+        """The same for a configuration that lies elsewhere."""
+        named = re.compile(rf"{re.escape(sapd)} (run|init)\b")
+        commands = (
+            named.sub(lambda found: f"{found[0]} -c {path}", command).replace(defaults.CONFIG, path)
+            for command in self.commands
+        )
+        return self._replace(commands=tuple(commands))
+
 
 class Proposal(NamedTuple):
     """The section [access], and what the mail server still needs."""
@@ -79,7 +88,9 @@ def _sendmail(root: str, sapd: str, why: str) -> Proposal:
         access = sendmail_cf.keyed_maps(text).get("access")
         if access is None or access.database is None:
             access = _USUAL
-            steps.append(_sendmail_lines(sapd))
+            steps.append(_sendmail_lines("sendmail asks access.db", f"{sapd} init --sendmail"))
+        elif not sendmail_cf.is_asked(text, "access", "sapd:"):
+            steps += _closing_by_itself(root, sapd)
         steps += _own_entries(root, access)
         settings = _access_map(access, text, sapd)
     return Proposal(_access(why, "sendmail", *settings), tuple(steps))
@@ -135,17 +146,29 @@ def _own_entries(root: str, access: sendmail_cf.KeyedMap) -> list[Step]:
     return [Step("a text for your own entries", (f"touch {access.file}",))]
 
 
-def _sendmail_lines(sapd: str) -> Step:
-    why = "sendmail asks access.db: the lines go before MAILER_DEFINITIONS of sendmail.mc"
+def _sendmail_lines(why: str, printed: str) -> Step:
+    """Have sendmail.mc include what a command prints."""
     return Step(
         why,
         (
-            f"{sapd} init --sendmail >/etc/mail/sapd.m4",
+            f"{printed} >/etc/mail/sapd.m4",
             'sed -i "/^MAILER_DEFINITIONS/i include(\\`/etc/mail/sapd.m4\')dnl"'
             " /etc/mail/sendmail.mc",
             "make -C /etc/mail && service sendmail restart",
         ),
     )
+
+
+def _closing_by_itself(root: str, sapd: str) -> list[Step]:
+    """For a sendmail.mc of the usual shape, that is made into sendmail.cf by make."""
+    text = Look().text(os.path.join(root, "etc/mail/sendmail.mc"))
+    makes = os.path.exists(os.path.join(root, "etc/mail/Makefile"))
+    if not makes or not re.search(r"(?m)^MAILER_DEFINITIONS", text):
+        return []
+    why = "better, but not needed: sendmail closes by itself, also if cron has stopped"
+    step = _sendmail_lines(why, f"{sapd} init --sendmail self-closing")
+    setting = f"sed -i 's/^#self_closing/self_closing/' {defaults.CONFIG}"
+    return [step._replace(commands=(*step.commands, setting))]
 
 
 # ---- Postfix ----
