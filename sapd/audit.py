@@ -23,6 +23,7 @@ from sapd.timestamps import rfc3339
 NAME = "audit.jsonl"
 
 _SYSLOGS = ("/dev/log", "/var/run/log")  # Linux, the BSDs
+_AT_ONCE = 1000  # lines that are written
 _MAIL_INFO = 2 << 3 | 6
 
 
@@ -67,8 +68,11 @@ def append(directory: str, entries: Sequence[Entry], keep_lines: int) -> None:
     try:
         end = os.fstat(fd).st_size
         torn = end > 0 and os.pread(fd, 1, end - 1) != b"\n"  # the disk was full
-        text = b"\n" * torn + b"".join(_line(entry) for entry in entries)
-        files.write_all(fd, text, end)
+        text = b"\n" * torn
+        for start in range(0, len(entries), _AT_ONCE):
+            text += b"".join(map(_line, entries[start : start + _AT_ONCE]))
+            files.write_all(fd, text, end)
+            end, text = end + len(text), b""
         cut.shorten(fd, keep_lines, 2 * keep_lines, rfc3339(entries[-1].time).encode())
     finally:
         os.close(fd)

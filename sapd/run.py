@@ -97,6 +97,7 @@ class _Pass:
             raise Mistake(mistakes, Readable(config.state_directory, config.access, config.rules))
         ledger = self.saved.state.ledger
         renewed = intake.merge(batches, ledger, config.rules, self.now)
+        batches = [batch._replace(logins={}, logouts=[]) for batch in batches]  # which may be large
         if closing is not None:
             ledger.close(closing, self.now)
             self._save()  # first of all: what is not remembered is opened again by the next run
