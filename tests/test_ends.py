@@ -51,6 +51,24 @@ def test_renewals_of_an_hour_rewrite_the_map_as_seldom_as_the_rounding_says(
 
 
 @pytest.mark.makemap
+def test_a_hundred_clients_that_renew_rewrite_the_map_no_more_often(site: Site) -> None:
+    """Each logs in each minute: in the hour eight quarters begin, each of them during one pass.
+
+    Of the logins of that pass some lie before it, so that these clients' ends follow in the next.
+    """
+    site.configure(access_settings=SELF_CLOSING)
+    settings = config.load(str(site.config))
+    rewritten = set()
+    for minute in range(60):
+        at = NOW + 60 * minute
+        clients = range(100)
+        site.write(*(login(f"192.0.2.{n}", f"user{n}", at - 59 + n * 0.59) for n in clients))
+        assert run.once(settings, at).status == 0
+        rewritten.add(site.database.stat().st_mtime_ns)
+    assert 8 <= len(rewritten) <= 1 + 2 * 8
+
+
+@pytest.mark.makemap
 @pytest.mark.parametrize("settings", ["", SELF_CLOSING], ids=["relays", "self-closing"])
 def test_who_stays_open_for_want_of_a_map_is_named(site: Site, settings: str) -> None:
     """Not where sendmail closes by itself."""
