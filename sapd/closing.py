@@ -15,9 +15,9 @@ import time
 
 from sapd import decision, defaults, errors, files, idle, maps, state
 from sapd.config import Mistake, Readable
-from sapd.decision import Closed, Decision, Reason
+from sapd.decision import Closed, Decision, OfAddress, Reason
 from sapd.report import Report
-from sapd.state import SavedState, State
+from sapd.state import SavedState, State, Unpublished
 
 
 def close_only(path: str, mistake: Mistake, at: float | None = None) -> Report:
@@ -31,7 +31,7 @@ def close_only(path: str, mistake: Mistake, at: float | None = None) -> Report:
     if not os.path.exists(state.path(directory)):
         return report  # nobody was ever opened
     try:
-        access = mistake.readable.access or state.load(directory).access
+        access = _access(mistake.readable, directory)
         if access is None:
             return report
         server = maps.chosen(access)
@@ -48,6 +48,16 @@ def close_only(path: str, mistake: Mistake, at: float | None = None) -> Report:
     return report
 
 
+def _access(readable: Readable, directory: str) -> maps.Access | None:
+    """The map's settings, if they are there and can be read; else those of the last good map."""
+    if readable.access is not None and readable.names_access:
+        return readable.access
+    try:
+        return state.load(directory).access or readable.access
+    except state.Damaged:  # see `SavedState.load`
+        return readable.access
+
+
 def _state_directory(path: str) -> str:
     try:
         return idle.state_directory(path) or defaults.STATE_DIRECTORY
@@ -60,24 +70,37 @@ def _close(
 ) -> None:
     saved.load(report.problems)
     was = saved.state
-    decided = only_closing(was, readable, server, now)
-    wanted = server.wanted(decided.ends())
-    if not server.is_published(wanted, was.published):
-        saved.change(published=server.publish(wanted, was.published))
+    try:
+        decided = only_closing(was, readable, server.objection_to, now)
+        wanted = server.wanted(decided.ends())
+        if not server.is_published(wanted, was.published):
+            saved.change(published=server.publish(wanted, was.published))
+        unpublished = None
+    except errors.SapdError as problem:  # the next best way, as in `publishing`
+        report.problems.append(problem)
+        lets_in = {address: sorted(accounts) for address, accounts in was.lets_in().items()}
+        decided = only_closing(was, readable, lambda _: None, now)
+        ends = decided.ends()
+        published = maps.publish_fewer(server, problem.status, ends, lets_in, was.published)
+        if published is None:
+            return
+        saved.change(published=published)
+        left = {address: sorted(accounts) for address, accounts in decided.open.items()}
+        unpublished = Unpublished(was.unpublished.since if was.unpublished else now, left)
     for address, accounts in sorted(was.lets_in().items()):
         for account in sorted(set(accounts) - decided.open.get(address, {}).keys()):
             report.actions.append(("close", f"{address} {account}"))
-    saved.change(decision=decided, unpublished=None, basis="")
+    saved.change(decision=decided, unpublished=unpublished, basis="")
     saved.save(now, report.problems)
     state.note_pass(saved.directory)
 
 
-def only_closing(was: State, readable: Readable, server: maps.Map, now: float) -> Decision:
+def only_closing(was: State, readable: Readable, objection: OfAddress, now: float) -> Decision:
     """The decision without whatever would open or renew something."""
     ends = was.decision.only(was.lets_in()).open  # less than was open, if publishing failed
     closed = dict(was.decision.closed)
     if readable.rules is not None:
-        judged = decision.decide(was.ledger, readable.rules, server.objection_to, now)
+        judged = decision.decide(was.ledger, readable.rules, objection, now)
         closed = judged.closed
         ends = {
             address: {
@@ -90,7 +113,7 @@ def only_closing(was: State, readable: Readable, server: maps.Map, now: float) -
         address: left
         for address, accounts in ends.items()
         if (left := {account: end for account, end in accounts.items() if end > now})
-        and server.objection_to(address) is None
+        and objection(address) is None
     }
     for address, accounts in was.decision.open.items():
         gone = accounts.keys() - still.get(address, {}).keys() - closed.get(address, {}).keys()

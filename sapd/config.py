@@ -88,11 +88,15 @@ class Config(NamedTuple):
 
 
 class Readable(NamedTuple):
-    """What can be read of a configuration that has a mistake."""
+    """What can be read of a configuration that has a mistake.
+
+    Where it `names_access` not, the default is not what was meant, perhaps.
+    """
 
     state_directory: str | None = None
     access: maps.Access | None = None
     rules: Rules | None = None
+    names_access: bool = True
 
 
 class Mistake(errors.SapdError):
@@ -186,7 +190,7 @@ class _Sections:
             if not self._mistakes:
                 return config
         in_order = sorted(self._mistakes, key=lambda mistake: getattr(mistake, "line", 0) or inf)
-        raise Mistake(in_order, Readable(directory, access, rules))
+        raise Mistake(in_order, Readable(directory, access, rules, top.has("access")))
 
     def _logs(self, known: list[str] | None) -> tuple[Log, ...]:
         """The logs; where the `known` formats are not known their names are not looked at."""

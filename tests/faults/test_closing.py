@@ -495,3 +495,32 @@ def test_whom_a_failed_publishing_closed_at_least_stays_closed_behind_a_mistake(
     site.config.write_text('[[log]\n[state]\ndirectory = "state"\n')
     assert site.sapd("run").returncode == 78
     assert site.relaying() == {OWN}
+
+
+def test_a_mistake_and_a_source_that_is_gone_keep_nobody_open(site: Site) -> None:
+    site.write(login(CLIENT, at=time.time() - 1795), login("203.0.113.1", at=time.time() - 60))
+    site.run()
+    site.source.unlink()
+    site.config.write_text(site.config.read_text() + "[policy]\nnevr = []\n")
+    time.sleep(5.1)
+    done = site.sapd("run")
+    assert done.returncode == 78
+    assert "nevr" in done.stderr
+    assert f"{site.source}: can't be read" in done.stderr
+    assert site.relaying() == {OWN, "203.0.113.1"}
+    site.source.write_text(f"Connect:{OWN}\tRELAY\n")
+    site.configure()
+    site.run()
+    assert site.relaying() == {OWN, "203.0.113.1"}
+
+
+def test_a_mistake_without_access_closes_in_the_map_that_was_published(site: Site) -> None:
+    """Not in the default one, which a mail server of another kind may not even have."""
+    site.write(login(CLIENT, at=time.time() - 1795), login("203.0.113.1", at=time.time() - 60))
+    site.run()
+    head, _, rest = site.config.read_text().partition("[access]")
+    state = rest.partition("[state]")[2]
+    site.config.write_text(f"{head}nevr = []\n[state]{state}")
+    time.sleep(5.1)
+    assert site.sapd("run").returncode == 78
+    assert site.relaying() == {OWN, "203.0.113.1"}
