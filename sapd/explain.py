@@ -13,7 +13,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from sapd import frames
-from sapd.doubts import frames_of
+from sapd.addresses import parse_address
+from sapd.doubts import frames_of, writes
 from sapd.formats import Format, Line
 from sapd.frames import Frame
 
@@ -29,13 +30,54 @@ class Miss(NamedTuple):
     reason: str
 
 
-def miss(formats: Sequence[Format], line: bytes) -> Miss:
+class Near(NamedTuple):
+    """A login of a format's server in words that are not known, and the words."""
+
+    format: str
+    difference: str
+
+
+def near_login(formats: Sequence[Format], line: bytes, frame: str) -> Near | None:
+    """Whether a line of the log's frame, which is no event, begins as a login and ends otherwise.
+
+    It counts only if it fits up to the account and the address, which must be one: no stranger can
+    write that much in the server's words, and what follows them is the server's.
+    """
+    text = line.removesuffix(b"\n")
+    syslog = frames.split(text, frame)
+    if syslog is None:
+        return None
+    for format in formats:
+        for written in [] if format.failures_look_alike else frames_of(format, text, syslog):
+            for kind in format.lines:
+                if kind.event == "login" and any(one in written.message for one in kind.needles):
+                    end = _behind_who(kind.pattern, written.message)
+                    if end is not None:
+                        return Near(format.name, _difference(written.message[end:]))
+    return None
+
+
+def _behind_who(pattern: re.Pattern[bytes], message: bytes) -> int | None:
+    """How far a message fits a pattern, if that is beyond the account and an address."""
+    for _, head in _heads(pattern):
+        if not {"account", "address"} <= head.groupindex.keys():
+            return None
+        found = head.match(message)
+        if found is not None:
+            return found.end() if parse_address(found["address"] or b"") is not None else None
+    return None
+
+
+def miss(formats: Sequence[Format], line: bytes, frame: str | None = None) -> Miss:
     """Tell what a line lacks, newline or not, that is none of the formats' events.
 
     Nearer than anything is a line of the right program with a needle, then one that lacks either.
+    `frame` is that of the log.
     """
     text = line.removesuffix(b"\n")
     syslog = frames.split(text)
+    if frame and frames.split(text, frame) is None and syslog is not None:
+        return Miss((0, 0), f"its frame is {syslog.name}, and that of the log {frame}")
     misses = [
         found
         for format in formats
@@ -55,6 +97,11 @@ def miss(formats: Sequence[Format], line: bytes) -> Miss:
             lacks = "has no process number" if format.pid == "always" else "has a process number"
             reason = f'its program, "{program}", {lacks}, unlike that of {format.name}'
             return Miss((1.5 + needle, 0), reason)
+    for format in formats:
+        if _fits_but_for_its_program(format, syslog):
+            remedy = f'if that is {format.name}\'s, set programs = ["{program}"] for the log'
+            reason = f'its program, "{program}", is none of {format.name}\'s, and all else fits'
+            return Miss((1.4 + needle, 0), f"{reason}; {remedy}")
     known = list(dict.fromkeys(name for format in formats for name in format.program_names))
     if len(known) <= _MOST_NAMES:
         return Miss((needle, 0), f'its program, "{program}", is none of {", ".join(known)}')
@@ -77,11 +124,24 @@ def _of_message(format: Format, frame: Frame) -> Miss | None:
         if not frame.host:  # in the server's own file the frame is little more than a stamp
             return None
         return Miss(nearness, f"it is {format.name}'s, but none of its events")
-    rest = _text(frame.message[end:])
-    rest = rest if len(rest) <= _LONGEST_REST else rest[:_LONGEST_REST] + "…"
-    lacks = f'because of "{rest}"' if rest else "because it ends too early"
+    lacks = _difference(frame.message[end:])
     reason = f"it is {format.name}'s, but no {kind.event} {lacks}; one reads"
     return Miss(nearness, f"{reason}: {_text(kind.example)}")
+
+
+def _difference(rest: bytes) -> str:
+    """Why a message does not fit, of which this is left behind what does."""
+    text = _text(rest)
+    text = text if len(text) <= _LONGEST_REST else text[:_LONGEST_REST] + "…"
+    return f'because of "{text}"' if text else "because it ends too early"
+
+
+def _fits_but_for_its_program(format: Format, frame: Frame) -> bool:
+    named = format.written_by([_text(frame.program)])
+    return writes(named, frame) and any(
+        kind.event == "login" and not kind.own_file and kind.pattern.fullmatch(frame.message)
+        for kind in format.lines
+    )
 
 
 def _fitting(kind: Line, message: bytes) -> tuple[bool, int, float]:

@@ -13,6 +13,8 @@ the setting `formats_directory` names adds one, or replaces the one of the same 
 `cut_at`, `cut_behind`    bytes; where the server's logger cuts long messages, and a stranger can
                           choose where: one of that length is no evidence, nor are the next so many
                           bytes of the program's messages
+`failures_look_alike`     true where a stranger's failed login may begin as a login does: then lines
+                          that nearly fit are not counted by `check`
 `strangers_log_out`       true where logouts are also written for sessions that never logged in:
                           then they end nothing
 `auto`                    false for a format that `AUTO` leaves out, because only an administrator
@@ -33,6 +35,8 @@ and for each kind of line a table `[[line]]`:
 `example`                 a message that it fits
 `reason`                  of what is "rejected", why: for people
 `own_file`                true for a line that counts in the server's own file alone
+`own_words`               true for what is "rejected" for words of the server's that are not known,
+                          and for none of a client's: `check` counts it
 """
 
 import os
@@ -57,9 +61,9 @@ AUTO = "auto"
 _SHIPPED = os.path.join(os.path.dirname(__file__), "popformats")
 _KEYS = (
     *("description", "source", "programs", "pid", "own_file", "inherit", "parts", "line"),
-    *("cut_at", "cut_behind", "strangers_log_out", "auto"),
+    *("cut_at", "cut_behind", "strangers_log_out", "failures_look_alike", "auto"),
 )
-_LINE_KEYS = ("event", "needles", "pattern", "example", "reason", "own_file")
+_LINE_KEYS = ("event", "needles", "pattern", "example", "reason", "own_file", "own_words")
 _PIDS = ("always", "never", "maybe")
 EVENTS = ("login", "logout", "connect", "cut", "rejected")
 _GROUPS = ("account", "domain", "address")
@@ -77,6 +81,7 @@ class Line(NamedTuple):
     example: bytes
     reason: str = ""
     own_file: bool = False
+    own_words: bool = False
 
 
 class Format(NamedTuple):
@@ -93,6 +98,7 @@ class Format(NamedTuple):
     strangers_log_out: bool
     lines: tuple[Line, ...]
     auto: bool = True
+    failures_look_alike: bool = False
 
     def written_by(self, programs: Sequence[str]) -> "Format":
         """The same lines, under other names of programs."""
@@ -219,6 +225,7 @@ class _Reader:
             cut_behind=cut_behind or 0,
             strangers_log_out=self._flag(read, "strangers_log_out", False),
             auto=self._flag(read, "auto", True),
+            failures_look_alike=self._flag(read, "failures_look_alike", False),
             lines=tuple(
                 self._line(f"[[line]] {n}", line, parts, "line" in own)
                 for n, line in zip(count(1), lines)
@@ -295,7 +302,8 @@ class _Reader:
         reason = self._text(read, f"{where}: ", "reason") if event == "rejected" else ""
         encoded = tuple(needle.encode() for needle in needles)
         own_file = self._flag(read, "own_file", False)
-        line = Line(event, encoded, pattern, example, reason, own_file)
+        own_words = self._flag(read, "own_words", False)
+        line = Line(event, encoded, pattern, example, reason, own_file, own_words)
         if is_own and not self.shipped:
             self._try_out(where, line)
         return line

@@ -16,7 +16,7 @@ What a line means may depend on earlier ones, which the `Context` remembers from
 
 import re
 from collections import deque
-from collections.abc import Collection, Container, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from typing import NamedTuple
 
 from sapd import frames
@@ -54,9 +54,13 @@ class Event(NamedTuple):
 
 
 class Rejection(NamedTuple):
-    """Why a line is no evidence although a format has a pattern for it, or might."""
+    """Why a line is no evidence although a format has a pattern for it, or might.
+
+    If it is a login in words of the server's that are not known, `of` is the format.
+    """
 
     reason: str
+    of: str = ""
 
 
 _TOO_LONG = Rejection(f"it has {LONGEST} bytes or more, where a logger may have cut it")
@@ -175,7 +179,8 @@ class Recogniser:
                     self.unusable.torn += 1
                     return Rejection(reason)
                 elif kind.event == "rejected":
-                    rejected = rejected or Rejection(kind.reason)
+                    of = format.name if kind.own_words and not doubted else ""
+                    rejected = rejected or Rejection(kind.reason, of)
                 elif frame is whole and frames.may_be_cut(line, frame):
                     rejected = rejected or _CUT_BY_SYSLOGD
                 else:
@@ -259,8 +264,12 @@ class Recogniser:
         """Whether a message may have been cut in or before a block."""
         return self._doubts.has_cut(self.context, block)
 
-    def events(self, block: bytes) -> Iterator[Event]:
+    def events(
+        self, block: bytes, missed: Callable[[bytes, Rejection | None], None] | None = None
+    ) -> Iterator[Event]:
         """The events of a block of whole lines, in the order of its lines.
+
+        `missed` is told of each line that is none, though it was looked at.
 
         While a message may have been cut, every line is looked at. Otherwise the whole block is
         searched for the needles, and only lines that hold one are looked at: few do in a mail log
@@ -274,6 +283,8 @@ class Recogniser:
             found = self.recognise(block[start:end])
             if isinstance(found, Event):
                 yield found
+            elif missed is not None:
+                missed(block[start:end], found)
             if self.context.cut and not every:
                 every, starts = True, _line_starts(block, end)
 

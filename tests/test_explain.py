@@ -4,7 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from sapd import explain, formats
+from sapd import explain, formats, frames
+from sapd.context import Context
+from sapd.recogniser import Recogniser, Rejection
+from sapd.timestamps import Clock
+from tests.test_recogniser import NOW, TEMPLATES, filled_in, heads, parts
 
 HEAD = "Nov 22 10:41:05 mx1 "
 
@@ -79,3 +83,64 @@ def test_a_message_that_fits_without_a_needle(tmp_path: Path) -> None:
     )
     found = miss(HEAD + "ourpop[7]: hi bob at 192.0.2.10", "ours", directory=str(tmp_path))
     assert found.reason == 'it is ours\'s, but holds none of the needles "hello"'
+
+
+DOVECOT = (
+    "Nov 22 10:41:05 mx1 dovecot-backend: pop3-login: Login: user=<bob>, rip=192.0.2.1, mpid=7"
+)
+
+
+def test_another_programs_name_is_all_that_differs() -> None:
+    says = 'set programs = ["dovecot-backend"] for the log'
+    assert says in miss(DOVECOT, "dovecot").reason
+    assert says in miss(DOVECOT).reason
+    assert says not in miss(DOVECOT + ", x=y", "dovecot").reason
+    assert says not in miss(DOVECOT, "qpopper").reason
+
+
+def test_a_line_of_another_frame() -> None:
+    found = explain.miss(formats.chosen(["auto"]), DOVECOT.encode(), "busybox")
+    assert found.reason == "its frame is traditional, and that of the log busybox"
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "because"),
+    [
+        ("courier", "pop3d: LOGIN, user=bob, ip=[192.0.2.1], port=[7], Stls=1 x", ', Stls=1 x"'),
+        ("qpopper", 'popper[7]: (v4) POP login by user "b" at (h) 192.0.2.1 [TLS]', '" [TLS]"'),
+        ("uw-imap", "imapd[7]: Login user=b host=h [192.0.2.1] quota=7", '" quota=7"'),
+        ("cyrus", "imap[7]: login: h [192.0.2.1] bob PLAIN Hello", '"Hello"'),
+        ("courier", "pop3d: LOGIN, user=bob, ip=[host], port=[7], Stls=1 x", None),
+        ("courier", "pop3d: LOGIN FAILED, user=LOGIN, user=b, ip=[192.0.2.1], port=[7] x", None),
+        ("courier", "imap[7]: LOGIN, user=bob, ip=[192.0.2.1], port=[7], Stls=1 x", None),
+        ("qpopper", 'popper[7]: (v4) POP login by user "b" at (h h) 192.0.2.1 [TLS]', None),
+        ("vm-pop3d", "vm-pop3d[7]: User 'x' logged in from 192.0.2.1 now", None),
+    ],
+)
+def test_a_login_in_other_words(name: str, line: str, because: str | None) -> None:
+    found = explain.near_login(formats.chosen([name]), (HEAD + line).encode(), "traditional")
+    if because is None:
+        assert found is None
+    else:
+        assert found is not None
+        assert found.format == name
+        assert because in found.difference
+
+
+@pytest.mark.parametrize("name", formats.names())
+def test_no_stranger_makes_a_near_login(name: str) -> None:
+    """He fails to log in, with whatever name, from wherever; that must not turn monitoring red."""
+    chosen = formats.chosen([name])
+    where = heads(name)[0]
+    frame = frames.name_of(where.encode() + b"x")
+    assert frame is not None
+    recogniser = Recogniser([name], Clock(NOW), context=Context(frame=frame))
+    for part in sorted(parts(name)):
+        for text in TEMPLATES[name]["failure"]:
+            for account, client in ((part, "h"), (f"bob{part} ", "h"), ("bob", part)):
+                line = (where + filled_in(text, account, client)).encode() + b"\n"
+                found = recogniser.recognise(line)
+                if found is None:
+                    assert explain.near_login(chosen, line, frame) is None, line
+                elif isinstance(found, Rejection) and name != "dovecot":
+                    assert not found.of, line

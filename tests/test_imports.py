@@ -82,7 +82,7 @@ ARROWS = {
     "framing": {"formats", "frames"},
     "prefixes": set(),
     "formats": {"addresses", "errors", "frames", "timestamps"},
-    "explain": {"doubts", "formats", "frames"},
+    "explain": {"addresses", "doubts", "formats", "frames"},
     "cut": {"errors", "files", "logfile", "place"},
     "journal": {"defaults", "frames", "journalctl", "maillog", "place", "timestamps"},
     "journalctl": {"child", "errors", "journal_matches"},

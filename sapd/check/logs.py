@@ -7,6 +7,7 @@ import re
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from time import time
 
 from sapd import dated, errors, explain, files, frames
@@ -19,11 +20,13 @@ from sapd.crowds import crowds
 from sapd.formats import AUTO, load, usable
 from sapd.framing import Framing
 from sapd.maillog import Reading
-from sapd.recogniser import Event, Recogniser, Unusable
+from sapd.recogniser import Event, Recogniser, Rejection, Unusable
 from sapd.timestamps import AHEAD, Clock
 
 _MISSES = 2000  # of the last lines, in which near misses are looked for
 _JOURNAL = b"LPKSHHRH"
+_MOST_NEAR = 10  # logins that were read, to each that nearly fits
+_MOST_LOOKED_AT = 10_000  # lines that nearly fit
 _LINE = 160  # characters of a line that is shown
 
 
@@ -42,6 +45,8 @@ class _Seen:
     others: Counter[str] = field(default_factory=Counter)  # logins, by formats not configured
     unreadable: list[str] = field(default_factory=list)
     clients: set[tuple[str, str, float]] = field(default_factory=set)  # address, account, hour
+    near: Counter[str] = field(default_factory=Counter)  # near logins, by format
+    differences: dict[str, Counter[str]] = field(default_factory=dict)  # of those, by format
     latest: deque[bytes] = field(default_factory=lambda: deque(maxlen=_MISSES))  # lines
 
     def count_login(self, event: Event, now: float) -> None:
@@ -141,7 +146,7 @@ def _look(log: Log, config: Config, recogniser: Recogniser, rest: Recogniser) ->
         seen.last = block[block.rfind(b"\n", 0, -1) + 1 :]
         for name, part in framing.parts(block, reading.lead, at_head=reading.at_head):
             recogniser.context.frame = rest.context.frame = name
-            for event in recogniser.events(part):
+            for event in recogniser.events(part, partial(_note_near, seen, recogniser)):
                 seen.events[event.event] += 1
                 if event.event == "login":
                     seen.count_login(event, now)
@@ -152,6 +157,21 @@ def _look(log: Log, config: Config, recogniser: Recogniser, rest: Recogniser) ->
     frame = frames.split(seen.last.removesuffix(b"\n"))
     seen.syslog = frame is not None and frame.program != b""
     return seen
+
+
+def _note_near(
+    seen: _Seen, recogniser: Recogniser, line: bytes, rejected: Rejection | None
+) -> None:
+    """Count a line that is none, if it is a login in words of its server's that are not known."""
+    if rejected is not None:
+        near = explain.Near(rejected.of, f"because {rejected.reason}") if rejected.of else None
+    elif seen.near.total() < _MOST_LOOKED_AT:
+        near = explain.near_login(recogniser.formats, line, recogniser.context.frame or "")
+    else:
+        near = None
+    if near is not None:
+        seen.near[near.format] += 1
+        seen.differences.setdefault(near.format, Counter())[near.difference] += 1
 
 
 def _crowds(log: Log, seen: _Seen, config: Config) -> Iterator[Finding]:
@@ -206,7 +226,17 @@ def _logins(
 ) -> Iterator[Finding]:
     """Of which formats they are, and whether all that matter are configured, and no others."""
     rest = ", ".join(f"{kind} {seen.events[kind]}" for kind in ("logout", "connect"))
-    yield Finding(0, f"{read}, login: {_counts(seen.logins)}; {rest}; frame {seen.frame}")
+    text = f"{read}, login: {_counts(seen.logins)}; {rest}; frame {seen.frame}"
+    wrong = [name for name, n in seen.near.items() if n * _MOST_NEAR > seen.logins[name]]
+    if not wrong:
+        yield Finding(0, text)
+    for name, number in seen.near.items():
+        (difference, _), *_ = seen.differences[name].most_common(1)
+        reason = f"logins that nearly fit {name}, and open nothing: {number}, {difference}"
+        if name in wrong:
+            yield Finding(errors.LOG_UNREADABLE, f"{text}; but {reason}", quotes=True)
+        else:
+            yield Note(f"{log.path}: {reason}", quotes=True)
     if AUTO in log.formats:
         named = ", ".join(f'"{name}"' for name, _ in seen.logins.most_common())
         reason = "all formats are tried on every line"

@@ -454,3 +454,50 @@ def test_auto_is_told_what_to_write(site: Site, root: Path) -> None:
 def test_the_remedy_is_behind_the_last_semicolon(finding: Finding, text: str, remedy: str) -> None:
     assert finding.as_object()["text"] == text
     assert finding.as_object()["remedy"] == remedy
+
+
+def of_log(site: Site, root: Path) -> list[Finding]:
+    return [found for found in problems(site, root) if found.text.startswith(str(site.log))]
+
+
+def test_logins_that_nearly_fit_are_counted(site: Site, root: Path) -> None:
+    site.configure(log_settings='formats = ["courier", "dovecot"]')
+    head = login("192.0.2.10").partition("popper[")[0]
+    fits = f"{head}pop3d: LOGIN, user=bob, ip=[::ffff:192.0.2.10], port=[7]"
+    site.write(f"{fits}\n", f"{fits}, stls=1 and more\n")
+    (problem,) = of_log(site, root)
+    assert "2 lines read, login: courier 1" in problem.text
+    assert (
+        'but logins that nearly fit courier, and open nothing: 1, because of " and more"'
+        in problem.text
+    )
+    assert not any("login:" in found.text for found in findings(site, root) if not found.status)
+    site.write(f"{fits}\n" * 9)
+    assert of_log(site, root) == []
+    assert any("nearly fit courier, and open nothing: 1" in note for note in notes(site, root))
+
+
+def test_a_near_login_of_dovecot_has_its_reason(site: Site, root: Path) -> None:
+    site.configure(log_settings='formats = ["dovecot"]')
+    head = login("192.0.2.10").partition("popper[")[0] + "dovecot: pop3-login: Login: "
+    site.write(f"{head}user=<bob>, rip=192.0.2.1, mpid=7\n")
+    site.write(f"{head}user=<bob>, rip=192.0.2.1, session=<x>\n" * 2)
+    (problem,) = of_log(site, root)
+    assert (
+        "nearly fit dovecot, and open nothing: 2, because it has session=, but no" in problem.text
+    )
+
+
+def test_strangers_turn_nothing_red(site: Site, root: Path) -> None:
+    site.configure(log_settings='formats = ["courier", "dovecot", "qpopper"]')
+    site.write(login("192.0.2.10"))
+    head = login("192.0.2.10").partition("popper[")[0]
+    for words in ("LOGIN, user=b, ip=[6.6.6.6] x", 'POP login by user "b" at (h) 6.6.6.6', "b>"):
+        site.write(
+            f"{head}pop3d: LOGIN FAILED, user={words}, ip=[::ffff:203.0.113.5], port=[7]\n" * 9,
+            f"{head}popper[7]: (v4) {words} at h (203.0.113.5): -ERR [AUTH] no\n" * 9,
+            f"{head}dovecot: imap-login: Login: user=<{words}>, method=ANONYMOUS, rip=6.6.6.6\n"
+            * 9,
+        )
+    assert of_log(site, root) == []
+    assert not any("nearly fit" in note for note in notes(site, root))
