@@ -10,7 +10,7 @@ import grp
 import os
 import pwd
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from time import time
 from typing import Any, NamedTuple
 
@@ -67,7 +67,9 @@ def of_a_run(config: Config, started_as: str | None) -> User | None:
     return user
 
 
-def run_as(user: User, command: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
+def run_as(
+    user: User, command: Sequence[str], environment: Mapping[str, str] = os.environ
+) -> subprocess.CompletedProcess[bytes]:
     """Run a program to its end with a user's rights, which root alone can give away.
 
     Raises OSError, also if it can't be started, and `subprocess.TimeoutExpired`.
@@ -75,16 +77,16 @@ def run_as(user: User, command: Sequence[str]) -> subprocess.CompletedProcess[by
     other: dict[str, Any] = {}
     if not user.is_me:
         other = {"user": user.uid, "group": user.gid, "extra_groups": user.groups}
-    with open(os.devnull, "rb") as nothing:
-        done: subprocess.CompletedProcess[bytes] = subprocess.run(
-            command,
-            stdin=nothing,
-            capture_output=True,
-            timeout=_LIMIT,
-            cwd="/",
-            check=False,
-            **other,
-        )
+    done: subprocess.CompletedProcess[bytes] = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=_LIMIT,
+        cwd="/",
+        env=environment,
+        check=False,
+        **other,
+    )
     return done
 
 
@@ -94,9 +96,10 @@ def findings(config: Config, user: User) -> Iterator[tuple[str, Finding]]:
         return
     yield from _own_files(config, user)
     server = maps.chosen(config.access)
-    own_map = server.belongs_to is not None and os.path.isfile(server.path)
-    if own_map and not _may(user, server.path, "-w"):
-        yield server.path, _give_away(server.path, user, f"{user.name} {server.path}")
+    if server.belongs_to is not None:
+        for path, rights in ((server.belongs_to, ("-w", "-x")), (server.path, ("-w",))):
+            if os.path.exists(path) and not _may(user, path, *rights):
+                yield path, _give_away(path, user, f"{user.name} {path}")
     if user.is_me:
         return  # what can't be read was met
     for part in (os.__file__, files.__file__):

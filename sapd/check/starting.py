@@ -7,6 +7,7 @@ import pwd
 import shutil
 import subprocess
 from collections.abc import Iterator
+from importlib.metadata import version
 
 from sapd import errors
 from sapd.check import rights
@@ -64,7 +65,7 @@ def _program(start: Start) -> Iterator[Finding]:
     if not user.is_me and os.geteuid() != 0:
         return  # what he may run only he can tell
     try:
-        done = rights.run_as(user, [path, "--version"])
+        done = rights.run_as(user, [path, "--version"], {"PATH": start.path})
     except (OSError, subprocess.TimeoutExpired):
         done = None
     if done is None or done.returncode != 0 or b"sapd" not in done.stdout:
@@ -72,6 +73,9 @@ def _program(start: Start) -> Iterator[Finding]:
         yield Finding(errors.BAD_CONFIG, f"{start.where}: {reason}; {remedy}")
         return
     yield Finding(0, f"{start.where}: {path} runs as {start.user}")
+    theirs, ours = done.stdout.decode("utf-8", "replace").split()[-1], version("sapd")
+    if theirs != ours:
+        yield Note(f"{start.where}: {path} is version {theirs}, and this is {ours}; {remedy}")
     owner = os.stat(path).st_uid
     if owner not in (0, user.uid):
         reason = f"{path} belongs to {rights.user_of(owner).name}, and is run by {start.user}"

@@ -68,6 +68,20 @@ def test_a_file_of_another_owner(site: Site, name: str) -> None:
     ]
 
 
+def test_a_map_in_another_ones_folder(tmp_path: Path, site: Site) -> None:
+    """The crontab's user is not the one to whom the folder belongs."""
+    text = site.config.read_text().replace('directory = "state"', 'directory = "own"')
+    site.config.write_text(text)
+    (site.folder / "own").mkdir()
+    shutil.chown(site.folder / "own", "bin", "bin")
+    program = Path(sys.executable).with_name("sapd")
+    root = tmp_path / "root"
+    put(root / "etc/cron.d/sapd", f"* * * * * bin {program} run -c {site.config}\n")
+    folder = site.folder / "state"
+    reason = f"{folder}: belongs to daemon, and a run goes on as bin; chown bin {folder}"
+    assert reason in problems(site, root)
+
+
 def test_all_of_another_owner_is_one_finding(site: Site) -> None:
     run(site)
     state = site.folder / "state"

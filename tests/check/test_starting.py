@@ -3,13 +3,14 @@
 import os
 import pwd
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from sapd import check, config
 from sapd.check.finding import Finding
-from tests.folders import put
+from tests.folders import as_nobody, put
 from tests.site import Site, login
 
 pytestmark = [pytest.mark.makemap, pytest.mark.root]
@@ -124,6 +125,31 @@ def test_the_shortest_window_counts(site: Site, root: Path) -> None:
     site.config.write_text(f'{text}\n[[network]]\nnetworks = ["10.0.0.0/8"]\nwindow = "5m"\n')
     crontab(root, f"*/5 * * * * root {SAPD} run -c {site.config}")
     assert "a window of 5 minutes is over" in problems(site, root)[0]
+
+
+def test_a_program_of_another_version_and_one_that_needs_the_callers_environment(
+    site: Site, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = put(site.folder / "bin/sapd", "#!/bin/sh\necho sapd, version 0.0.1\n", 0o755)
+    where = crontab(root, f"* * * * * root {program} run -c {site.config}")
+    said = f"{where}: {program} is version 0.0.1, and this is {version('sapd')}; {REMEDY}"
+    assert [one.text for one in found(site, root) if "is version" in one.text] == [said]
+    monkeypatch.setenv("WANTED", "sapd")
+    put(program, "#!/bin/sh\necho ${WANTED?}\n", 0o755)
+    assert problems(site, root) == [f"{where}: {program} does not run as root; {REMEDY}"]
+
+
+def test_another_user_is_told_whose_run_it_is(folder: Path) -> None:
+    site = Site(folder)
+    site.write(login("192.0.2.10"))
+    site.run()
+    root = folder / "root"
+    crontab(root, f"* * * * * root {SAPD} run -c {site.config}")
+    settings = config.load(str(site.config))
+    with as_nobody():
+        said = [one.text for one in check.findings(settings, str(root))]
+    assert said[-1] == "a run goes on as root, who may meet other things; try sudo sapd check"
+    assert not any("runs as root" in text or "chown" in text for text in said)
 
 
 # ---- Who heeds the schedule ----
