@@ -139,6 +139,7 @@ def test_completion(site: Site, shell: str) -> None:
             "SAPD_CONFIG": str(site.config),
         }
     )
+    assert "dovecot" not in done.stdout
     assert set(re.findall(r"qpopper[-a-z]*", done.stdout)) == {
         "qpopper", "qpopper-stats", "qpopper-patched"
     }  # fmt: skip
