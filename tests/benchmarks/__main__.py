@@ -11,12 +11,13 @@ from tests.benchmarks.addresses import growth, many_addresses
 from tests.benchmarks.cuts import cut
 from tests.benchmarks.debian import debian
 from tests.benchmarks.first_runs import first_runs, long_windows
+from tests.benchmarks.log_growth import log_growth
 from tests.benchmarks.minutes import minutes
 from tests.benchmarks.scans import scans
 from tests.benchmarks.sites import Rows
 
 PARTS: tuple[Callable[[Path], Rows], ...] = (
-    *(minutes, first_runs, long_windows, scans, cut, many_addresses, growth, debian),
+    *(minutes, first_runs, long_windows, log_growth, scans, cut, many_addresses, growth, debian),
 )
 
 
