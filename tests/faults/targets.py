@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC
 from ipaddress import IPv6Address, ip_address
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 from sapd import addresses, config, decision, errors, formats, frames, relay, state, timestamps
@@ -45,6 +45,30 @@ def lines(data: bytes) -> None:
     for number, event in found:
         if event is not None:
             _is_sound(event, rows[number], rows[: number + 1])
+
+
+STAMPED = re.compile(
+    rb"(?:<\d{1,3}>1 )?(?:%b|%b) "
+    % (timestamps.STAMPS["traditional"], timestamps.STAMPS["rfc3339"])
+)
+"""The head of a line."""
+
+
+def torn(data: bytes) -> None:
+    """Half a line, perhaps zeros, and the next line behind it mean nothing.
+
+    The first byte says how much of the first line was written, the second how many zeros stand
+    between them.
+    """
+    first, _, second = data[2:].partition(b"\n")
+    second = second.partition(b"\n")[0]
+    part = first[: data[0] * (len(first) + 1) // 256] if data else b""
+    if not STAMPED.match(part) or not STAMPED.match(second):
+        return
+    RECOGNISER.context = Context()
+    row = part + bytes(data[1] % 4) + second + b"\n"
+    assert samples.event_of(RECOGNISER, row) is None
+    assert [*RECOGNISER.events(row)] == []
 
 
 def _is_sound(event: Event, row: bytes, rows: list[bytes]) -> None:
@@ -222,6 +246,13 @@ def _stamped() -> Iterator[bytes]:
     yield b"\1Feb 29 12:00:00 x\nOct 25 02:30:00 x\n@4000000037c219bf2ef02e94 x\n"
 
 
+def _halves() -> Iterator[bytes]:
+    """Lines that may follow each other, the first of them cut at each tenth."""
+    rows = [row for log in _log_lines() for row in log.splitlines(keepends=True)]
+    for number, (first, second) in enumerate(pairwise(rows[::3])):
+        yield bytes([number * 26 % 256, number % 7]) + first + second
+
+
 def _files(*folders: str, root: Path = ROOT) -> Callable[[], Iterator[bytes]]:
     """The files that the patterns name, below a folder: the repository's root."""
 
@@ -271,6 +302,7 @@ TARGETS = {
     target.name: target
     for target in (
         Target(lines, _log_lines, _needles),
+        Target(torn, _halves, _needles),
         Target(stamps, _stamped),
         Target(saved, _states, lambda: list(re.findall(r'"\w+"', state.to_text(FULL)))),
         Target(source, _sources, lambda: ["Connect:", "IPv6:", "RELAY", "REJECT", "OK", "192.0.2"]),

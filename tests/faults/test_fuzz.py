@@ -21,6 +21,7 @@ from tests.impossible import impossible
 
 RUNS = {
     "lines": 1500,
+    "torn": 3000,
     "stamps": 3000,
     "saved": 1500,
     "source": 2000,

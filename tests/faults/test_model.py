@@ -221,6 +221,17 @@ class Host(RuleBasedStateMachine):
         self.append(rest)
         self.model.unread.append(found)
 
+    @precondition(lambda self: self.half is not None)
+    @rule(line=LINES, zeros=st.sampled_from([0, 0, 1, 300]), seen=SEEN)
+    def the_rest_never_comes(self, line: Line, zeros: int, seen: bool) -> None:
+        """The disk was full, or the power failed: the next line stands behind the half of one."""
+        self.half = None
+        text = self.text_of(line)
+        if not line.text and not line.others:
+            self.model.unread.pop()
+        self.append("\0" * zeros + text)
+        self.sapd_runs_if(seen)
+
     # What becomes of the log.
 
     def rotated(self, number: int, extension: str = "") -> Path:
