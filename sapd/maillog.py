@@ -116,7 +116,8 @@ class Reading:
             try:
                 self._plan = plan.make(self._terms, self.position, opened)
                 if not self._plan.segments:
-                    self.position = self.position or Position()
+                    if self.position is None or self.missed:  # and to be said once
+                        self.position = Position()
                     return
                 for segment in self._plan.segments:
                     cursor, count = yield from self._reader.read(segment)

@@ -183,6 +183,19 @@ def test_a_quiet_night_is_no_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.makemap
+def test_a_file_that_was_deleted_is_said_once(tmp_path: Path) -> None:
+    site, now = Days(tmp_path, "mail-%Y%m%d.log"), time.time()
+    site.source.write_text("")
+    site.say("192.0.2.1", now // DAY * DAY - DAY + 60)  # of yesterday, long before the window
+    site.say("192.0.2.2", now)
+    site.run()
+    Path(dated.current(site.pattern, now, UTC)).unlink()
+    assert "nowhere to be found" in site.sapd("run").stderr
+    assert site.run().stderr == ""
+    assert site.relaying() == {"192.0.2.2"}
+
+
+@pytest.mark.makemap
 def test_two_days_without_a_file_are_an_error(tmp_path: Path) -> None:
     site = Days(tmp_path, "mail-%Y%m%d.log")
     site.source.write_text("")
