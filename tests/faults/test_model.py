@@ -431,8 +431,16 @@ class Host(RuleBasedStateMachine):
         done = run.once(self.config, self.now)
         assert done.status == self.expected_status(), done.problems
         if self.model.is_certain():
-            assert [verb for verb, _ in done.actions] == ["read"]
-            assert self.lasting() == before
+            ((verb, what),) = done.actions
+            assert verb == "read"
+            after = self.lasting()
+            if (
+                ": 0 bytes, " not in what
+            ):  # a late writer's file, of which the state notes the frame
+                for noted in ("state", "state/state.json"):
+                    before.pop(noted)
+                    after.pop(noted)
+            assert after == before
 
     def only_closes(self, before: dict[str, str] | None, after: dict[str, str] | None) -> None:
         """While the entries can't be used nobody is opened, and none is closed who must be open."""
