@@ -19,6 +19,8 @@ _GROUP = r"(0|[1-9a-f][0-9a-f]{0,3})"
 _LOOKED_UP = re.compile(
     rf"(0|[1-9]\d{{0,2}})(\.(0|[1-9]\d{{0,2}})){{0,3}}|ipv6:{_GROUP}(:{_GROUP}){{0,7}}"
 )
+_OCTETS = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){0,3}\.?")
+_GROUPS = re.compile(r"[0-9a-f]{1,4}(:[0-9a-f]{1,4}){0,6}:?")
 
 
 class Entry(NamedTuple):
@@ -163,12 +165,13 @@ def _nonblocking(path: str, flags: int) -> int:
 def _prefix(key: str) -> _Prefix | None:
     """The addresses that a key of the access map means, None if it means no addresses."""
     text = key.removeprefix("ipv6:").strip("[]")
-    if re.fullmatch(r"\d{1,3}(\.\d{1,3}){0,3}\.?", text):
-        octets = [int(octet) for octet in text.rstrip(".").split(".")]
-        if max(octets) > 255:
+    if _OCTETS.fullmatch(text):
+        try:
+            octets = bytes(map(int, text.rstrip(".").split(".")))
+        except ValueError:  # more than 255
             return None
-        return _Prefix(32, 8 * len(octets), int.from_bytes(bytes(octets), "big"))
-    if re.fullmatch(r"[0-9a-f]{1,4}(:[0-9a-f]{1,4}){0,6}:?", text) and key.startswith("ipv6:"):
+        return _Prefix(32, 8 * len(octets), int.from_bytes(octets, "big"))
+    if key.startswith("ipv6:") and _GROUPS.fullmatch(text):
         groups = text.rstrip(":").split(":")
         head = "".join(group.zfill(4) for group in groups)
         return _Prefix(128, 16 * len(groups), int(head, 16))

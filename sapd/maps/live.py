@@ -13,7 +13,6 @@ The live file never has holes, so that a smaller map can be copied into it on a 
 
 import errno
 import fcntl
-import grp
 import os
 import stat
 import time
@@ -237,6 +236,8 @@ def _published(
 def _give_to(fd: int, mode: int, group: str | None) -> None:
     """Have only the group read what nobody else need read, or lock, if that is possible."""
     if group is not None:
+        import grp
+
         try:
             os.fchown(fd, -1, grp.getgrnam(group).gr_gid)
         except (KeyError, OSError):
