@@ -271,6 +271,7 @@ class SavedState:
         if not self._can_save:
             return False
         self.state = self.state._replace(time=now, latest=max(self.state.latest, now))
+        self._body = ""  # it may be large
         try:
             save(self.directory, _with_head(self.state, body))
         except errors.SapdError as problem:
