@@ -92,7 +92,7 @@ def findings(log: Log, config: Config, root: str) -> Iterator[Finding]:
     yield from _crowds(log, seen, config)
     yield from _cutting(log, root)
     if seen.syslog:
-        yield _forgeable(log.path, root)
+        yield from _forgeable(log.path, root, hostless=seen.frame.endswith("hostless"))
 
 
 def _formats_of(log: Log, folder: str) -> tuple[list[str], list[str]]:
@@ -340,9 +340,14 @@ def _cutting(log: Log, root: str) -> Iterator[Finding]:
             yield Finding(errors.NO_PERMISSION, f"{log.path}: {reason}")
 
 
-def _forgeable(path: str, root: str) -> Note:
-    """Say who can write a login without being asked for a password; nobody can prevent it."""
+def _forgeable(path: str, root: str, *, hostless: bool) -> Iterator[Note]:
+    """Say who can write a login without being asked for a password; nobody can prevent it.
+
+    What names no host may be the server's own file, as Dovecot's is, if syslog does not write it.
+    """
     found = syslog_sources(path, tuple(os.path.join(root, conf) for conf in SYSLOG_CONFS)).found
+    if hostless and not found:
+        return
     where = f" ({', '.join(found)})" if found else ""
     reason = f"any local user can write a login there through syslog{where}; a file that only the"
-    return Note(f"{path}: {reason} POP server writes can't be forged so")
+    yield Note(f"{path}: {reason} POP server writes can't be forged so")

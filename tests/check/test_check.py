@@ -342,6 +342,20 @@ def test_a_log_that_local_users_can_write_to(site: Site, root: Path) -> None:
     assert not any("any local user" in note for note in notes(site, root))
 
 
+def test_dovecots_own_file_can_not_be_forged(site: Site, root: Path) -> None:
+    """Its lines look like those of a syslog that leaves the host out, but syslog has no part."""
+    site.configure(log_settings='formats = ["dovecot"]')
+    stamp = time.strftime("%b %d %H:%M:%S")
+    site.write(
+        f"{stamp} pop3-login: Info: Login: user=<bob>, method=PLAIN, rip=192.0.2.10, "
+        "lip=192.0.2.1, mpid=45, secured, session=<AaA6pkxhkL9/AAAB>\n"
+    )
+    assert any("login: dovecot 1" in finding.text for finding in findings(site, root))
+    assert not any("any local user" in note for note in notes(site, root))
+    (root / "etc/rsyslog.conf").write_text(f"mail.* {site.log}\n")
+    assert any("any local user" in note for note in notes(site, root))
+
+
 def test_schedules(site: Site, root: Path) -> None:
     site.write(login("192.0.2.10"))
     site.run()
