@@ -89,11 +89,12 @@ class Rules:
 
     def for_network_of(self, address: str) -> Rule | None:
         """The rule that tcpserver takes for an IPv4 address without one of its own."""
-        octets = address.split(".")
-        for count in (3, 2, 1, 0):
-            network = "".join(f"{octet}." for octet in octets[:count])
-            if network in self.by_address:
-                return self.by_address[network]
+        network = address
+        while network:
+            network = network.rpartition(".")[0]
+            rule = self.by_address.get(f"{network}." if network else "")
+            if rule is not None:
+                return rule
         return None
 
     def meant_for(self, address: str) -> Rule | None:
