@@ -344,3 +344,17 @@ def test_match_on_a_terminal_without_a_log(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sapd", "match"]
     said = on_a_terminal(command, stdin=None, status=2)
     assert b"Name a file, or - for standard input" in said
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--journal", "_COMM=dovecot"], "Invalid value for --journal: "),
+        (["--journal", "_SYSTEMD_UNIT=dovecot.service", "log"], "A file and --journal exclude"),
+        (["--journal", "_SYSTEMD_UNIT=dovecot.service", "-"], "A file and --journal exclude"),
+    ],
+)
+def test_match_refuses_a_journal_that_proves_nothing(args: list[str], said: str) -> None:
+    done = sapd("match", *args)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"sapd: error: {said}")

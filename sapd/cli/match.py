@@ -111,6 +111,10 @@ def match_command(
     for name, flag in others.items():
         if summary and flag:
             raise click.UsageError(f"--summary and {name} exclude each other.")
+    if file is not None and matches:
+        raise click.UsageError("A file and --journal exclude each other.")
+    if matches and (objection := journal_matches.objection_to(matches)) is not None:
+        raise click.BadParameter(objection, param_hint="--journal")
     if not (hits or misses or summary):
         hits, misses = True, as_json or explain or not sys.stdout.isatty()
     show = _Show(hits, misses, explain, as_json)
