@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 import tomllib
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -421,7 +422,7 @@ def upgrade() -> None:
 
 
 def postfix(*, is_inside: bool) -> None:
-    group = "sapd-setup"
+    group = f"sapd-setup-{uuid.uuid4()}"
     if not is_inside:
         packages(
             *("postfix", "dovecot-pop3d", "cron", "systemd", "iproute2", "procps", "python3-venv"),
