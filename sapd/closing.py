@@ -12,25 +12,28 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Collection, Mapping
 
 from sapd import decision, defaults, errors, files, idle, maps, state
 from sapd.config import Mistake, Readable
 from sapd.decision import Closed, Decision, OfAddress, Reason
+from sapd.relay import Ledger
 from sapd.report import Report
 from sapd.state import SavedState, State, Unpublished
 
 
-def close_only(path: str, mistake: Mistake, at: float | None = None) -> Report:
-    """Close what has ended by now, or `at` (UTC epoch seconds), for the configuration at `path`.
+def close_only(path: str, mistake: Mistake, *, closing: Collection[str] | None = None) -> Report:
+    """Close what has ended by now, for the configuration at `path`.
 
-    The report has the mistakes as its first problems. Raises `files.Locked`.
+    Also the addresses `closing`, all if that is empty, as `run.once` does. The report has the
+    mistakes as its first problems. Raises `files.Locked`.
     """
     report = Report()
     report.problems += [mistake, *mistake.others]
     directory = mistake.readable.state_directory or _state_directory(path)
-    if not os.path.exists(state.path(directory)):
-        return report  # nobody was ever opened
     try:
+        if not _was_used(directory):
+            return report  # nobody was ever opened
         access = _access(mistake.readable, directory)
         if access is None:
             return report
@@ -39,13 +42,29 @@ def close_only(path: str, mistake: Mistake, at: float | None = None) -> Report:
             files.become_owner(server.belongs_to)
         lock = state.lock(directory)
         try:
-            now = time.time() if at is None else at
-            _close(SavedState(directory), server, mistake.readable, now, report)
+            saved, now = SavedState(directory), time.time()
+            saved.load(report.problems)
+            if closing is not None:
+                saved.state.ledger.close(closing, now)
+                saved.save(now, report.problems)  # first of all, as in `run`
+            _close(saved, server, mistake.readable, now, report)
         finally:
             os.close(lock)
     except errors.SapdError as problem:
         report.problems.append(problem)
     return report
+
+
+def _was_used(directory: str) -> bool:
+    """Whether there is a state. Raises `SapdError` 77 if this user can't tell."""
+    try:
+        os.stat(state.path(directory))
+    except PermissionError as error:
+        reason = f"can't be read: {error.strerror}"
+        raise errors.SapdError(errors.NO_PERMISSION, state.path(directory), reason) from None
+    except OSError:
+        return False
+    return True
 
 
 def _access(readable: Readable, directory: str) -> maps.Access | None:
@@ -68,7 +87,6 @@ def _state_directory(path: str) -> str:
 def _close(
     saved: SavedState, server: maps.Map, readable: Readable, now: float, report: Report
 ) -> None:
-    saved.load(report.problems)
     was = saved.state
     try:
         decided = only_closing(was, readable, server.objection_to, now)
@@ -112,12 +130,33 @@ def only_closing(was: State, readable: Readable, objection: OfAddress, now: floa
     still = {
         address: left
         for address, accounts in ends.items()
-        if (left := {account: end for account, end in accounts.items() if end > now})
-        and objection(address) is None
+        if (left := _still_open(was.ledger, address, accounts, now)) and objection(address) is None
     }
     for address, accounts in was.decision.open.items():
         gone = accounts.keys() - still.get(address, {}).keys() - closed.get(address, {}).keys()
         if gone:
-            ended = dict.fromkeys(gone, Closed(Reason.EXPIRED))
-            closed[address] = {**closed.get(address, {}), **ended}
+            whys = {
+                account: decision.revoked(was.ledger, address, now)
+                if _is_revoked(was.ledger, address, account, now)
+                else Closed(Reason.EXPIRED)
+                for account in gone
+            }
+            closed[address] = {**closed.get(address, {}), **whys}
     return Decision(still, closed)
+
+
+def _still_open(
+    ledger: Ledger, address: str, ends: Mapping[str, float], now: float
+) -> dict[str, float]:
+    return {
+        account: end
+        for account, end in ends.items()
+        if end > now and not _is_revoked(ledger, address, account, now)
+    }
+
+
+def _is_revoked(ledger: Ledger, address: str, account: str, now: float) -> bool:
+    """The same as `Ledger.is_revoked`, of an account that may have no claim any more."""
+    if account not in ledger.claims.get(address, ()):
+        return ledger.revoked_until(address, now) > 0
+    return ledger.is_revoked(address, account, now)

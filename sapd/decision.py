@@ -195,11 +195,12 @@ def _of_claim(
     if ended and now < rules.until(address, ledger.claims[address][account].counted):
         return Closed(Reason.LOGGED_OUT)
     if ledger.is_revoked(address, account, now):
-        return _revoked(ledger, address, now)
+        return revoked(ledger, address, now)
     return Closed(Reason.EXPIRED) if ended else None
 
 
-def _revoked(ledger: Ledger, address: str, now: float) -> Closed:
+def revoked(ledger: Ledger, address: str, now: float) -> Closed:
+    """Why an address is closed that somebody closed by hand."""
     return Closed(Reason.REVOKED, rfc3339(ledger.revoked_until(address, now)))
 
 
@@ -210,7 +211,7 @@ def without_claim(
     if (why := _of_address(rules, objection, address)) is not None:
         return why
     if rules.until(address, ledger.revoked_until(address, now)) > now:
-        return _revoked(ledger, address, now)
+        return revoked(ledger, address, now)
     return Closed(Reason.EXPIRED)
 
 

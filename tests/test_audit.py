@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from sapd import audit, errors, files
+from sapd import audit, cli, errors, files
 from sapd.audit import Entry
-from tests.site import Site, login, noise, when
+from tests.site import MAKEMAP, Site, login, noise, when
 
 pytestmark = pytest.mark.makemap
 
@@ -238,12 +238,83 @@ def test_close_waits_for_a_run(site: Site) -> None:
     site.run()
     fd = files.lock(str(site.state.parent / "lock"))
     command = [sys.executable, "-m", "sapd", "close", "-c", str(site.config), "192.0.2.10"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        time.sleep(1)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stderr is not None
+        said = f"waiting for the run that is at work (process {os.getpid()})\n"
+        assert process.stderr.readline() == said
         assert process.poll() is None
         os.close(fd)
         assert process.wait(20) == 0
+        assert process.stderr.read() == ""
     assert site.open_addresses() == set()
+
+
+@pytest.mark.parametrize("which", [["--all"], ["192.0.2.10", "2001:db8::1", "192.0.2.77"]])
+@pytest.mark.parametrize("wrong", ["top", "rules", "access", "TOML"])
+def test_close_behind_a_mistake(site: Site, wrong: str, which: list[str]) -> None:
+    """It closes in the map that was published last, tells the mistake, and it stays so."""
+    lines = [login("192.0.2.10"), login("2001:db8::1", "eve")]
+    site.write(*lines)
+    site.run()
+    text = site.config.read_text()
+    spoilt = {
+        "top": f'windwo = "30m"\n{text}',
+        "rules": f"{text}[policy]\nnever = [3]\n",
+        "access": text.replace("[access]", "[access]\ntype = 3"),
+        "TOML": '[[log\n[state]\ndirectory = "state"\n',
+    }
+    site.config.write_text(spoilt[wrong])
+    done = site.sapd("close", *which)
+    assert (done.returncode, done.stderr.count("\n")) == (errors.BAD_CONFIG, 1)
+    assert done.stderr.startswith(f"sapd: error: {site.config}: line ")
+    not_open = ["192.0.2.77 was not open"] * (len(which) == 3)
+    closed = ["192.0.2.10 is closed", *not_open, "2001:db8::1 is closed"]
+    assert done.stdout.splitlines() == closed
+    assert site.relaying() == {"198.51.100.9"}
+    assert site.sapd("run").returncode == errors.BAD_CONFIG
+    assert site.relaying() == {"198.51.100.9"}
+    site.configure()
+    site.write(*lines)  # of the same second: no new login
+    site.run()
+    assert site.relaying() == {"198.51.100.9"}
+    assert "sapd close closed it at" in who(site, "192.0.2.10")[0]
+
+
+def test_close_of_one_behind_a_mistake_leaves_the_other_open(site: Site) -> None:
+    site.write(login("192.0.2.10"), login("192.0.2.11", "eve"))
+    site.run()
+    site.config.write_text(site.config.read_text() + "[policy]\nnever = [3]\n")
+    assert site.sapd("close", "192.0.2.10").stdout == "192.0.2.10 is closed\n"
+    assert site.relaying() == {"198.51.100.9", "192.0.2.11"}
+
+
+def test_close_without_a_configuration(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The state in its default place tells of the map that was published last."""
+    site.write(login("192.0.2.10"))
+    site.run()
+    site.config.unlink()
+    monkeypatch.setattr("sapd.defaults.STATE_DIRECTORY", str(site.state.parent))
+    monkeypatch.setattr(sys, "argv", ["sapd", "close", "-c", str(site.config), "--all"])
+    assert cli.main() == errors.BAD_CONFIG
+    said = capsys.readouterr()
+    assert said.out == "192.0.2.10 is closed\n"
+    assert said.err.startswith(f"sapd: error: {site.config}: is missing")
+    assert site.relaying() == {"198.51.100.9"}
+
+
+def test_close_behind_a_mistake_that_can_not_close_says_so(site: Site) -> None:
+    site.configure(access_settings=f'makemap = "{site.folder}/makemap"')
+    (site.folder / "makemap").symlink_to(MAKEMAP)
+    site.write(login("192.0.2.10"))
+    site.run()
+    (site.folder / "makemap").unlink()
+    site.config.write_text(f"windwo = 3\n{site.config.read_text()}")
+    done = site.sapd("close", "192.0.2.10")
+    assert (done.returncode, done.stderr.count("\n")) == (errors.BAD_CONFIG, 2)
+    assert done.stdout == "192.0.2.10 may still be open\n"
 
 
 def test_what_could_not_be_closed_is_not_called_closed(site: Site) -> None:

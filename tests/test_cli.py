@@ -84,7 +84,7 @@ def test_a_bad_configuration_is_78(site: Site) -> None:
         said = done.stderr.splitlines()
         assert said[0].startswith(f"sapd: error: {site.config}: line 1: windw is no setting")
         assert said[1].startswith(f"sapd: error: {site.config}: log is missing")
-        assert (len(said), done.stdout) == (2, "")
+        assert (len(said), done.stdout) == (2, "192.0.2.1 was not open\n" * (command == "close"))
 
 
 def test_the_configuration_from_the_environment(site: Site) -> None:

@@ -162,7 +162,8 @@ ARROWS = {
     "errors": set(),
     "check.running": {"check.look"},
     "closing": {
-        "config", "decision", "defaults", "errors", "files", "idle", "maps", "report", "state",
+        "config", "decision", "defaults", "errors", "files", "idle", "maps", "relay", "report",
+        "state",
     },
     "crowds": set(),
     "maps.databases": set(),

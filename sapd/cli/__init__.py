@@ -7,7 +7,8 @@ import os
 import re
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Callable
+from functools import partial
 
 import click
 from click.shell_completion import shell_complete
@@ -22,6 +23,7 @@ from sapd.cli.options import HELP, Duration, Group, common, of_program, say
 from sapd.report import Report
 
 _PATIENCE = 300  # tenths of a second that `close` waits
+_SILENCE = 5  # of them, before it says so
 _COMPLETE = "_SAPD_COMPLETE"
 
 
@@ -103,14 +105,13 @@ def run_command(
     if every is not None:
         raise click.UsageError("--every needs --for, the time for which the pass is repeated.")
     try:
-        settings = config.load(config_path)
+        report = run.once(config.load(config_path), at, dry=dry_run)
     except config.Mistake as mistake:
         if dry_run or at is not None:
             raise
         from sapd.closing import close_only
 
         return messages.tell(close_only(config_path, mistake), verbose=verbose)
-    report = run.once(settings, at, dry=dry_run)
     status = messages.tell(report, dry=dry_run, verbose=verbose)
     if verbose and not report.problems and not report.changed_something:
         say("nothing new")
@@ -213,27 +214,43 @@ def close_command(
         if (address := options.address(text)) is None:
             raise click.BadParameter(f'"{text}" is no address.', param_hint="ADDRESS")
         wanted.add(address)
-    settings = config.load(config_path)
-    report = _close(settings, wanted)
+    settings, mistakes = None, 0
+    try:
+        settings = config.load(config_path)
+        report = _close(partial(run.once, settings, closing=wanted))
+    except config.Mistake as mistake:
+        from sapd.closing import close_only
+
+        report = _close(partial(close_only, config_path, mistake, closing=wanted))
+        mistakes = 1 + len(mistake.others)
     status = messages.tell(report)
-    saved = state.path(settings.state_directory)
-    if any(problem.subject == saved for problem in report.problems):
-        reason = "what was closed is not remembered: a login that is read again opens it"
-        messages.complain("error", f"{saved}: {reason}")
+    for problem in report.problems:
+        if os.path.basename(problem.subject) == state.path(""):
+            reason = "what was closed is not remembered: a login that is read again opens it"
+            messages.complain("error", f"{problem.subject}: {reason}")
     closed = {text.partition(" ")[0] for verb, text in report.actions if verb == "close"}
-    for line in who.at_present(settings, sorted(wanted or closed), time.time()):
-        say(line)
+    if settings is not None:
+        for line in who.at_present(settings, sorted(wanted or closed), time.time()):
+            say(line)
+        return status
+    others = "may still be open" if len(report.problems) > mistakes else "was not open"
+    for address in sorted(wanted | closed):
+        say(f"{address} {'is closed' if address in closed else others}")
     return status
 
 
-def _close(settings: config.Config, wanted: set[str]) -> Report:
-    """Wait for a run that is at work, which takes seconds at most."""
-    for _ in range(_PATIENCE):
-        with suppress(files.Locked):
-            return run.once(settings, closing=wanted)
+def _close(act: Callable[[], Report]) -> Report:
+    """Close, as soon as a run that is at work has ended, which takes seconds at most."""
+    for turn in range(_PATIENCE):
+        try:
+            return act()
+        except files.Locked as locked:
+            if turn == _SILENCE:
+                holder = f" (process {locked.holder})" if locked.holder else ""
+                messages.aside(f"waiting for the run that is at work{holder}")
         time.sleep(0.1)
     reason = "another run has held the lock for long; nothing was closed, try again"
-    raise errors.SapdError(errors.LOCKED, settings.state_directory, reason)
+    raise errors.SapdError(errors.LOCKED, "close", reason)
 
 
 sapd.add_command(check_command)
