@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from math import ceil
 from typing import NamedTuple
 
 from sapd import cut, errors, files
@@ -28,7 +29,10 @@ _MAIL_INFO = 2 << 3 | 6
 
 
 class Entry(NamedTuple):
-    """What was done; times in UTC epoch seconds, `login` None where there is none any more."""
+    """What was done; times in UTC epoch seconds, `login` None where there is none any more.
+
+    `ended` is when the claim that was renewed or closed ended, or would have; None if not known.
+    """
 
     time: float
     event: str
@@ -36,12 +40,21 @@ class Entry(NamedTuple):
     account: str
     login: float | None
     reason: str
+    ended: float | None = None
 
 
 def keep(config: Config, changes: Sequence[Change], now: float) -> list[errors.SapdError]:
     """Write down what changed at `now` (UTC epoch seconds); returns what kept it from that."""
     entries = [
-        Entry(now, change.verb, change.address, change.account, change.login, change.reason)
+        Entry(
+            now,
+            change.verb,
+            change.address,
+            change.account,
+            change.login,
+            change.reason,
+            change.ended,
+        )
         for change in changes
         if change.trailed
     ]
@@ -81,6 +94,9 @@ def append(directory: str, entries: Sequence[Entry], keep_lines: int) -> None:
 def _line(entry: Entry) -> bytes:
     login = None if entry.login is None else rfc3339(entry.login)
     fields = entry._asdict() | {"time": rfc3339(entry.time), "login": login}
+    del fields["ended"]
+    if entry.ended is not None:
+        fields["ended"] = rfc3339(ceil(entry.ended))
     return json.dumps(fields).encode("ascii") + b"\n"
 
 
@@ -119,7 +135,7 @@ def read(directory: str) -> Iterator[Entry]:
     """
     path = os.path.join(directory, NAME)
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    with open(os.open(path, flags), "rb") as file:
+    with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as file:
         for line in file:
             try:
                 yield _entry(json.loads(line))
@@ -128,7 +144,7 @@ def read(directory: str) -> Iterator[Entry]:
 
 
 def _entry(read: dict[str, str | None]) -> Entry:
-    login = read["login"]
+    login, ended = read["login"], read.get("ended")
     return Entry(
         time=_epoch(str(read["time"])),
         event=str(read["event"]),
@@ -136,6 +152,7 @@ def _entry(read: dict[str, str | None]) -> Entry:
         account=str(read["account"]),
         login=None if login is None else _epoch(login),
         reason=str(read["reason"]),
+        ended=None if ended is None else _epoch(ended),
     )
 
 

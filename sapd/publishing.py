@@ -49,7 +49,8 @@ def publish(
     lets_in = {address: who for address in unsettled if (who := was.lets_in().get(address))}
     gone = decision.of_gone(lets_in, was.ledger, config.rules, server.objection_to, now)
     changed = decided.of(unsettled)
-    changes = report.changes(was.ledger, lets_in, changed, renewed, gone, now)
+    ends = was.decision.open
+    changes = report.changes(was.ledger, lets_in, changed, renewed, gone, now, ends)
     said.actions += [change.action for change in changes if change.verb != "refuse"]
     said.actions += rewritten
     said.warnings += report.refusals(decided, was.decision.closed)
@@ -119,7 +120,8 @@ def _close_at_least(
         published = maps.publish_fewer(server, status, ends, lets_in, was.published)
         if published is not None:
             gone = decision.of_gone(lets_in, was.ledger, rules, lambda _: None, now)
-            changes = report.changes(was.ledger, lets_in, decided, {}, gone, now)
+            before = was.decision.open
+            changes = report.changes(was.ledger, lets_in, decided, {}, gone, now, before)
             said.actions += [change.action for change in changes]
             state = was._replace(published=published)
             lets_in = {address: sorted(accounts) for address, accounts in decided.open.items()}

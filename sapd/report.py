@@ -48,7 +48,8 @@ class Change(NamedTuple):
     """What became of one account's claim to an address.
 
     `verb` is open, renew, close or refuse; `login` the time of the login (UTC epoch seconds), None
-    where there is no claim any more; `trailed` whether the trail tells of it.
+    where there is no claim any more; `trailed` whether the trail tells of it; `ended` when the
+    claim as it was before ended, or would have; None if there was none.
     """
 
     verb: str
@@ -57,6 +58,7 @@ class Change(NamedTuple):
     login: float | None
     reason: str
     trailed: bool = True
+    ended: float | None = None
 
     @property
     def action(self) -> tuple[str, str]:
@@ -72,11 +74,13 @@ def changes(
     renewed: Mapping[tuple[str, str], float],
     gone: Mapping[str, Closed],
     now: float,
+    ends: Mapping[str, Mapping[str, float]],
 ) -> list[Change]:
-    """Compare who was let in before, {address: accounts}, with a decision.
+    """Compare who was let in `before`, {address: accounts}, with a decision.
 
     `renewed` has the logins that were merged, with the time of the login before (0 if there was
-    none), `gone` why an address is closed from which nobody has a claim any more.
+    none), `gone` why an address is closed from which nobody has a claim any more, `ends` when the
+    claims would have ended by the decision before.
     """
     opened, was_open = pairs(decision.open), pairs(before)
 
@@ -88,22 +92,26 @@ def changes(
         else:
             why = decision.closed.get(address, {}).get(account) or gone.get(address)
             reason = (why or Closed(Reason.EXPIRED)).words
-        return Change(verb, address, account, login.written if login else None, reason, trailed)
+        ended = ends.get(address, {}).get(account) if pair in was_open else None
+        written = login.written if login else None
+        return Change(verb, address, account, written, reason, trailed, ended)
 
     def of_another_hour(pair: tuple[str, str]) -> bool:
-        login = ledger.claims.get(pair[0], {}).get(pair[1])
-        return renewed[pair] // HOUR != (login.written if login else now) // HOUR
+        return renewed[pair] // HOUR != _written(ledger, pair, now) // HOUR
 
     refused = sorted(renewed.keys() - was_open - opened)
+    again = sorted(opened & was_open & renewed.keys())
     return [
         *(change("open", pair) for pair in sorted(opened - was_open)),
-        *(
-            change("renew", pair, of_another_hour(pair))
-            for pair in sorted(opened & was_open & renewed.keys())
-        ),
+        *(change("renew", pair, of_another_hour(pair)) for pair in again),
         *(change("close", pair) for pair in sorted(was_open - opened)),
         *(change("refuse", pair) for pair in refused if of_another_hour(pair)),
     ]
+
+
+def _written(ledger: Ledger, pair: tuple[str, str], default: float) -> float:
+    login = ledger.claims.get(pair[0], {}).get(pair[1])
+    return default if login is None else login.written
 
 
 def refusals(

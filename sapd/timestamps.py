@@ -198,33 +198,46 @@ def zone(name: str) -> tzinfo:
 
 
 _DAYS_AGO = {"today": 0, "yesterday": 1}
+_WALL = r"[0-2]\d:[0-5]\d(?::[0-5]\d(?:\.\d{1,9})?)?(?: ?(?:Z|UTC|[+-]\d\d:?\d\d))?"
+_TYPED = re.compile(rf"(?P<date>\d{{4}}-\d\d-\d\d)(?:[T ](?P<wall>{_WALL}))?", re.ASCII)
 
 
 def moment(text: str, default_zone: tzinfo | None, now: float | None = None) -> float:
-    """Epoch seconds of a time that a person typed, in any form that dateutil parses.
+    """Epoch seconds of a time that a person typed.
 
-    It may also begin with "today" or "yesterday". A text that names no zone is taken in
-    `default_zone` (None: the system's), one that names no day is of the day of `now` (UTC epoch
-    seconds; None: the clock's). Raises ValueError, also for what lies before 1970 or behind `LAST`.
+    It is an ISO 8601 date, with or without a time; a time of today alone; "today" or "yesterday",
+    with or without a time; or a stamp as syslog writes it. Nothing is guessed: other forms mean
+    different days in different countries. A text that names no zone is taken in `default_zone`
+    (None: the system's), one that names no day is of the day of `now` (UTC epoch seconds; None: the
+    clock's). Raises ValueError, also for what lies before 1970 or behind `LAST`.
     """
-    from dateutil import parser
-
-    today = datetime.now(default_zone) if now is None else datetime.fromtimestamp(now, default_zone)
-    word, _, rest = text.strip().partition(" ")
+    now = datetime.now(UTC).timestamp() if now is None else now
+    today = datetime.fromtimestamp(now, default_zone).date()
+    text = text.strip()
+    word, _, rest = text.partition(" ")
     if (days := _DAYS_AGO.get(word.lower())) is not None:
-        today -= timedelta(days)
-        text = f"{today.date()} {rest}"
-    try:
-        midnight = today.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
-        parsed = parser.parse(text, default=midnight)
-        if parsed.tzinfo is None:
-            parsed = parsed.replace(tzinfo=default_zone)
-        epoch = _sane(parsed.timestamp())
-    except OverflowError as error:
-        raise ValueError(str(error)) from None
+        text = f"{today - timedelta(days)} {rest}".strip()
+    elif re.fullmatch(_WALL, text, re.ASCII):
+        text = f"{today} {text}"
+    stamp = text.encode("utf-8", "surrogateescape")
+    if found := _TYPED.fullmatch(text):
+        epoch = _of_wall(found["date"], found["wall"] or "00:00", default_zone)
+    elif re.fullmatch(STAMPS["traditional"], stamp):
+        epoch = Clock(now, default_zone).epoch(stamp)
+    else:
+        raise ValueError(f'"{text}" is in no form that is known')
     if epoch is None:
-        raise ValueError(f"{text} is no time that a clock shows")
+        raise ValueError(f'"{text}" is not a time that a clock shows')
     return epoch
+
+
+def _of_wall(date: str, wall: str, zone: tzinfo | None) -> float | None:
+    wall = wall.replace("UTC", "Z").replace(" ", "")
+    parsed = datetime.fromisoformat(f"{date} {wall}")
+    try:
+        return _sane((parsed if parsed.tzinfo else parsed.replace(tzinfo=zone)).timestamp())
+    except OverflowError:
+        return None
 
 
 def rfc3339(epoch: float) -> str:

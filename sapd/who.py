@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from math import inf
+from typing import NamedTuple
 
 from sapd import audit, decision, errors, maps, state
 from sapd.config import Config
 from sapd.decision import Closed, Decision, Grant, Objection, Reason
 from sapd.relay import same_account
 from sapd.state import State
-from sapd.timestamps import local, localised
+from sapd.timestamps import local, localised, moment
 
 _LATEST = 20  # lines of the trail that are shown
 _MOST = 5  # addresses that are named in a warning
@@ -84,13 +86,13 @@ def _known_objections(saved: State) -> Callable[[str], Objection | None]:
 def tell(config: Config, address: str, now: float, at: float | None) -> Iterator[str]:
     """Lines that say whether an address may relay at `now`, or might `at` (UTC epoch seconds).
 
-    The address is in its usual spelling. Raises `SapdError`, or OSError if the trail can't be read.
+    The address is in its usual spelling. Raises `SapdError`.
     """
     trail = _trail(config)
     if at is None:
         yield from at_present(config, [address], now)
     else:
-        yield f"{address} {_at(trail, address, at, config.rules.longest)}"
+        yield f"{address} {_at(config, trail, address, at)}"
     moment = now if at is None else at
     for entry in [one for one in trail if one.address == address and one.time <= moment][-_LATEST:]:
         yield _of_trail(entry, entry.account)
@@ -117,9 +119,10 @@ def tell_of_account(config: Config, account: str, now: float, at: float | None) 
             yield f"{account} {why}{last}; {hint}"
     else:
         for address in known:
-            yield f"{address} {_at(trail, address, at, config.rules.longest)}"
+            yield f"{address} {_at(config, trail, address, at)}"
         if not known:
-            yield f"{account}: the trail knows no login of it up to {local(at)}"
+            unknown = _unknown(trail, at)
+            yield f"{account} {unknown or f'has no login in the trail up to {local(at)}'}"
     for entry in own[-_LATEST:]:
         yield _of_trail(entry, f"{entry.address} {entry.account}")
 
@@ -144,9 +147,9 @@ def _trail(config: Config) -> list[audit.Entry]:
         return list(audit.read(config.state_directory))
     except FileNotFoundError:
         return []
-    except PermissionError as error:
+    except OSError as error:
         reason = f"can't be read: {error.strerror}"
-        raise errors.SapdError(errors.NO_PERMISSION, str(error.filename), reason) from None
+        raise errors.SapdError(errors.status_of(error), str(error.filename), reason) from None
 
 
 def _of_trail(entry: audit.Entry, subject: str) -> str:
@@ -201,20 +204,84 @@ def _of_address(why: Closed, *, permitted: bool) -> str:
     return f"is closed: {localised(why.words)}{since}"
 
 
-def _at(trail: list[audit.Entry], address: str, at: float, longest: float) -> str:
+def _unknown(trail: list[audit.Entry], at: float) -> str | None:
+    """What is to be said if the trail begins behind `at`."""
     begins = trail[0].time if trail else at + 1
-    if begins > at:
-        since = f"begins at {local(begins)}" if trail else "is empty"
-        return f"at {local(at)}: not known, the trail {since}"
-    last: dict[str, audit.Entry] = {}
-    for entry in trail:
-        if entry.address == address and (entry.time <= at or entry.account not in last):
-            last[entry.account] = entry
-    # Of whom nothing earlier is told, the next tells: who was closed or renewed had been open.
-    was_open = {True: ("open", "renew"), False: ("renew", "close")}
-    by = [who for who, entry in last.items() if entry.event in was_open[entry.time <= at]]
-    if by:
-        return f"was open at {local(at)}, by the login of {', '.join(by)}"
-    if not last and at < begins + longest:
+    if begins <= at:
+        return None
+    since = f"begins at {local(begins)}" if trail else "is empty"
+    return f"at {local(at)}: not known, the trail {since}"
+
+
+def _at(config: Config, trail: list[audit.Entry], address: str, at: float) -> str:
+    if (unknown := _unknown(trail, at)) is not None:
+        return unknown
+    own = [entry for entry in trail if entry.address == address]
+    claims = [
+        claim
+        for who in dict.fromkeys(entry.account for entry in own)
+        if (claim := _claim(config, [entry for entry in own if entry.account == who], at))
+    ]
+    begins = trail[0].time
+    if not claims and not own and at < begins + config.rules.longest:
         return f"at {local(at)}: not known, the trail begins at {local(begins)}, too late for it"
-    return f"was closed at {local(at)}"
+    if not claims:
+        return f"was closed at {local(at)}"
+    end = max(claim.end for claim in claims)
+    late = end <= at
+    if maps.chosen(config.access).closes_by_itself and late:
+        written = config.rules.written_end(address, end)
+        if written <= at:
+            return f"was closed at {local(at)}: its window ended at {local(written)}"
+        claims, late = [claim for claim in claims if claim.end == end], False
+    by = ", ".join(claim.account for claim in claims if late or claim.end > at or claim.end == end)
+    said = f"was open at {local(at)}, by the login of {by}"
+    if not late:
+        return said
+    closed = max(claim.closed for claim in claims)
+    until = f"no pass closed it before {local(closed)}" if closed < inf else "no pass has closed it"
+    return f"{said}; its window ended at {local(end)}, but {until}"
+
+
+class _Claim(NamedTuple):
+    """A claim that no pass had closed at a moment: its end, and when a pass closed or renewed it.
+
+    UTC epoch seconds; infinite where that is not known, or has not come.
+    """
+
+    account: str
+    end: float
+    closed: float
+
+
+def _claim(config: Config, own: list[audit.Entry], at: float) -> _Claim | None:
+    """The claim at that moment by an account's entries of one address; None if it had none.
+
+    Renewals of the same hour are not in the trail: the end is told best by what came next, or if
+    nothing did, by the state.
+    """
+    before = next((entry for entry in reversed(own) if entry.time <= at), None)
+    behind = next((entry for entry in own if entry.time > at), None)
+    if before is not None:
+        is_open = before.event in ("open", "renew")
+    else:  # the next one tells: who was closed or renewed had been open
+        is_open = behind is not None and behind.event in ("renew", "close")
+    if not is_open:
+        return None
+    account = own[0].account
+    closed = inf if behind is None else behind.time
+    if behind is not None and behind.ended is not None:
+        return _Claim(account, behind.ended, closed)
+    end = inf if before is None else _end_told(before)
+    if behind is None:
+        is_open_now = state.load(config.state_directory).decision.open
+        end = is_open_now.get(own[0].address, {}).get(account, end)
+    return _Claim(account, end, closed)
+
+
+def _end_told(entry: audit.Entry) -> float:
+    """The end that an opening or a renewal names in its reason; infinite if it names none."""
+    try:
+        return moment(entry.reason.removeprefix("until "), None)
+    except ValueError:
+        return inf

@@ -197,6 +197,85 @@ def test_who_it_was(site: Site) -> None:
     assert '"192.0.2.1000" is no address' in done.stderr
 
 
+def test_who_it_was_where_no_pass_came(site: Site) -> None:
+    """The map lets in whom no pass closed; but not where the mail server closes by itself."""
+    start = (time.time() - 86400) // 3600 * 3600  # an hour begins: renewals are not told
+
+    def said(seconds: float) -> str:
+        return who(site, "192.0.2.10", "--at", when(start + seconds))[0]
+
+    def at(seconds: float) -> str:
+        return f"at {when(start + seconds)}"
+
+    exim = (
+        '[[log]]\npath = "qpopper"\n[access]\nserver = "exim"\ndatabase = "relay"\n'
+        '[state]\ndirectory = "state"\n'
+    )
+    site.config.write_text(exim)
+    site.write(login("192.0.2.10", at=start))
+    site.run("--at", when(start))
+    site.write(login("192.0.2.10", at=start + 900))
+    site.run("--at", when(start + 900))
+    by, over = "by the login of bob", f"its window ended {at(2700)}"
+    self_closing = f"192.0.2.10 was closed {at(3600)}: {over}"
+    for lines, late in (
+        ([], f"{over}, but no pass has closed it"),
+        ([login("192.0.2.10", at=start + 7200)], f"{over}, but no pass closed it before"),
+        ([], f"{over}, but no pass closed it before"),
+    ):
+        if lines:
+            site.write(*lines)
+            site.run("--at", when(start + 7200))
+        assert said(600) == f"192.0.2.10 was open {at(600)}, {by}"
+        assert said(2400) == f"192.0.2.10 was open {at(2400)}, {by}"
+        assert said(3600) == self_closing
+        assert who(site, "bob", "--at", when(start + 3600))[0] == self_closing
+        site.configure()
+        assert said(3600).startswith(f"192.0.2.10 was open {at(3600)}, {by}; {late}")
+        site.config.write_text(exim)
+    site.run("--at", when(start + 20_000))
+    assert said(10_000) == f"192.0.2.10 was closed {at(10_000)}: its window ended {at(9000)}"
+    assert said(8000) == f"192.0.2.10 was open {at(8000)}, {by}"
+
+
+def test_the_end_is_the_one_that_was_written(site: Site) -> None:
+    """Into a map that closes by itself it is written a little later."""
+    start = (time.time() - 86400) // 3600 * 3600
+    site.config.write_text(
+        '[[log]]\npath = "qpopper"\n[access]\nserver = "exim"\ndatabase = "relay"\n'
+        '[state]\ndirectory = "state"\n'
+    )
+    site.write(login("192.0.2.10", at=start + 10))
+    site.run("--at", when(start + 20))
+    end = int((site.folder / "relay").read_text().split()[-1])
+    assert end == start + 2250
+    for seconds, is_so in ((2200, "open"), (2249, "open"), (2250, "closed")):
+        (first, *_) = who(site, "192.0.2.10", "--at", when(start + seconds))
+        assert f"was {is_so} at " in first
+
+
+def test_an_account_before_the_trail(site: Site) -> None:
+    site.write(login("192.0.2.10"))
+    before = time.time() - 3600
+    assert who(site, "bob", "--at", when(before)) == [
+        f"bob at {when(before)}: not known, the trail is empty"
+    ]
+    site.run()
+    assert who(site, "bob", "--at", when(before))[0].startswith(
+        f"bob at {when(before)}: not known, the trail begins at "
+    )
+    now = when(time.time())
+    assert who(site, "eve", "--at", now) == [f"eve has no login in the trail up to {now}"]
+
+
+def test_a_trail_that_can_not_be_read_is_named(site: Site) -> None:
+    site.run()
+    site.audit.mkdir()
+    done = site.sapd("who", "bob")
+    assert done.returncode == errors.CANT_CREATE
+    assert done.stderr == f"sapd: error: {site.audit}: can't be read: Is a directory\n"
+
+
 def test_close(site: Site) -> None:
     lines = [login("192.0.2.10"), login("192.0.2.11", "eve"), noise(1)]
     site.write(*lines)

@@ -72,7 +72,7 @@ def test_a_time_that_is_none_is_usage(site: Site) -> None:
     for command in ("run", "list"):
         done = site.sapd(command, "--at", "yesterdayish")
         assert done.returncode == 2
-        assert '"yesterdayish" is no time' in done.stderr
+        assert '"yesterdayish" is not a time' in done.stderr
         assert done.stderr.count("\n") == 1
 
 

@@ -160,7 +160,14 @@ def test_a_zone_that_is_none_is_refused() -> None:
 def test_a_moment_takes_what_people_type() -> None:
     berlin_zone = zone("Europe/Berlin")
     assert rfc3339(moment("2026-11-22 10:41", berlin_zone)) == "2026-11-22T09:41:00Z"
-    assert rfc3339(moment("22 Nov 2026 10:41 UTC", berlin_zone)) == "2026-11-22T10:41:00Z"
+    assert rfc3339(moment("2026-11-22 10:41 UTC", berlin_zone)) == "2026-11-22T10:41:00Z"
+    assert rfc3339(moment("2026-11-22", berlin_zone)) == "2026-11-21T23:00:00Z"
+    assert rfc3339(moment("10:41", berlin_zone, NOW)) == "2026-11-22T09:41:00Z"
+    assert rfc3339(moment("yesterday 10:41:05", berlin_zone, NOW)) == "2026-11-21T09:41:05Z"
+    assert rfc3339(moment("Nov 22 10:41:05", berlin_zone, NOW)) == "2026-11-22T09:41:05Z"
+    for wrong in ("9.3.2026", "10m", "1969-12-31T00:00:00Z", "9999-01-01", "2026-13-01", "24:00"):
+        with pytest.raises(ValueError):  # noqa: PT011 -- fromisoformat's own, too
+            moment(wrong, None, NOW)
     with pytest.raises(ValueError, match="yesterdayish"):
         moment("yesterdayish", None)
 

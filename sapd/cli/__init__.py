@@ -174,6 +174,9 @@ def who_command(*, asked: str, at: float | None, config_path: str, verbose: int)
     from sapd import who
 
     settings, now = config.load(config_path), time.time()
+    if at is not None and at > now:
+        reason = f"{timestamps.local(at)} is in the future; sapd list --at shows who will be open."
+        raise click.BadParameter(reason, param_hint="--at")
     wanted = options.address(asked)
     if wanted is not None:
         lines = who.tell(settings, wanted, now, at)

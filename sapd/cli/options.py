@@ -98,21 +98,24 @@ at = click.option(
     metavar="TIME",
     type=None,
     callback=lambda _, __, text: None if text is None else _moment(text),
-    help='Act as of that moment: "2026-11-22 10:41", now, -10m, "yesterday 14:00", or as shown.',
+    help='Act as of that moment: "2026-11-22 10:41", 14:00, "yesterday 14:00", -10m, or as shown.',
 )
+
+
+_TIMES = 'write "2026-11-22 10:41", 10:41, "yesterday 10:41", "Nov 22 10:41:05", now or -10m'
 
 
 def _moment(text: str) -> float:
     now = time.time()
     try:
-        if text == "now":
+        if text.lower() == "now":
             return now
         if text.startswith("-"):
             return now - seconds(text[1:])
         return timestamps.moment(text, None, now)
     except ValueError:
         raise click.BadParameter(
-            f'"{text}" is no time; write it as "2026-11-22 10:41", -10m or "yesterday 14:00".',
+            f'"{text}" is not a time; {_TIMES}.',
             param_hint="--at",
         ) from None
 
