@@ -2,6 +2,7 @@
 
 import importlib.util
 import shutil
+from importlib.metadata import distribution
 from pathlib import Path
 
 NOBODY = 65534
@@ -20,6 +21,9 @@ def installed_for_everybody(folder: Path) -> dict[str, str]:
     six = importlib.util.find_spec("six")  # only dateutil 2 needs it
     if six is not None and six.origin is not None:
         shutil.copy(six.origin, library)
+    about = Path(str(distribution("sapd").locate_file("")))
+    for found in about.glob("sapd-*.dist-info"):  # which --version reads
+        shutil.copytree(found, library / found.name)
     return {"PYTHONPATH": str(library), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONSAFEPATH": "1"}
 
 
