@@ -165,7 +165,7 @@ class _Sections:
         self._wrong |= {place, (table.identity, mistake.meant)}
         if key in _DECISIVE or place in self._pretended:
             return False
-        if table.has(key):
+        if table.has(key) and key != "journal":  # without that, path would seem to be missing
             table.without(key)
             return True
         self._pretended.add(place)
