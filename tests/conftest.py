@@ -29,7 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     needs.watch()
     if not hasattr(config, "workerinput"):  # the process that starts the others, or the only one
-        os.environ[SHARED] = tempfile.mkdtemp(prefix="sapd-packages-")
+        os.environ[SHARED] = tempfile.mkdtemp(prefix="sapd-")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -33,7 +33,7 @@ need_python
 		"pip install -e . --group test && pytest -m 'not servers and not makemap and not root'"
 need_packages sendmail-bin sendmail-cf m4 rsyslog rsyslog-relp openssl cron logrotate systemd \
 	iproute2 strace faketime acl e2fsprogs xfsprogs procps db-util bzip2 xz-utils build-essential \
-	util-linux mount bsdutils man-db mandoc tinycdb
+	util-linux mount bsdutils man-db mandoc tinycdb zstd
 
 scratch=$(as_owner mktemp -d)
 trap 'as_root rm -rf "$scratch"' EXIT

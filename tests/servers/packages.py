@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from hashlib import blake2b
 from pathlib import Path
 
 try:
@@ -41,7 +42,8 @@ def unpacked(*names: str) -> Path:
     "mailfront|bookworm": where this machine's has the package no more, it is of that one, and so
     is what it needs and this machine's release lacks.
     """
-    folder = _shared() / "+".join(names).replace("/", "@")
+    # A short name: many such folders must fit into the 256 bytes of one option of a mount.
+    folder = _shared() / blake2b("+".join(names).encode(), digest_size=4).hexdigest()
     root = folder / "root"
     with _locked(folder):
         if root.exists():
