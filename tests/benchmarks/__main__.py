@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.benchmarks.addresses import growth, many_addresses
+from tests.benchmarks.addresses import a_million, growth, many_addresses
 from tests.benchmarks.cuts import cut
 from tests.benchmarks.debian import debian
 from tests.benchmarks.first_runs import first_runs, long_windows
@@ -17,7 +17,18 @@ from tests.benchmarks.scans import scans
 from tests.benchmarks.sites import Rows
 
 PARTS: tuple[Callable[[Path], Rows], ...] = (
-    *(minutes, first_runs, long_windows, log_growth, scans, cut, many_addresses, growth, debian),
+    *(
+        minutes,
+        first_runs,
+        long_windows,
+        log_growth,
+        scans,
+        cut,
+        many_addresses,
+        growth,
+        a_million,
+        debian,
+    ),
 )
 
 
