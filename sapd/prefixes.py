@@ -15,13 +15,21 @@ _JOINED = _FACILITY + rb"[./|]" + _PRIORITY + rb"(?:<\d{1,3}>)?"
 COLON_LEVEL = _FACILITY + b":" + _PRIORITY
 """AIX's spelling."""
 
-PLAIN_LEVEL = (
-    rb"(?:" + _JOINED + rb"|<(?:" + _JOINED + rb"|\d{1,2}\.\d|\d{1,3})>|\[" + _JOINED + rb"\]|\("
-    + _JOINED + rb"\)|" + _FACILITY + b" " + _PRIORITY + b")"
-)  # fmt: skip
-"""Both, or the number that stands for both, in any other."""
 
-LEVEL = b"(?:" + PLAIN_LEVEL + b"|" + COLON_LEVEL + b")"
+def _level(apart: bytes) -> bytes:
+    """Facility and priority, joined or `apart`, or the number that stands for both."""
+    return (
+        rb"(?:" + _FACILITY + rb"(?:[./|]" + _PRIORITY + rb"(?:<\d{1,3}>)?|" + apart + _PRIORITY
+        + rb")|<(?:" + _JOINED + rb"|\d{1,2}\.\d|\d{1,3})>|\[" + _JOINED + rb"\]|\(" + _JOINED
+        + rb"\))"
+    )  # fmt: skip
+
+
+PLAIN_LEVEL = _level(b" ")
+"""Both, or the number that stands for both, in any other spelling."""
+
+LEVEL = _level(b"[ :]")
+"""In any spelling."""
 
 WORD = b"(?:" + _FACILITY + b"|" + _PRIORITY + b")"
 """One of them alone, which may as well be a host's name: `mail`."""
