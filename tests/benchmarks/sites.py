@@ -57,10 +57,12 @@ def of_run(site: Site, before: Callable[[], object] = lambda: None, *options: st
 
 def again(site: Site) -> Callable[[], None]:
     """Put state and map back as they are now."""
-    kept = {path: path.read_bytes() for path in (site.state, site.database)}
+    kept = {path: path.with_suffix(".kept") for path in (site.state, site.database)}
+    for path, copy in kept.items():
+        shutil.copyfile(path, copy)
 
     def put_back() -> None:
-        for path, data in kept.items():
-            path.write_bytes(data)
+        for path, copy in kept.items():
+            shutil.copyfile(copy, path)
 
     return put_back
