@@ -37,8 +37,9 @@ class Context:
 
     `connects` are half-seen sessions, {"host program[pid]": (address, UTC epoch seconds)}.
     `cut` has each writer whose logger has cut a message, {"host program": Doubt}; the writer
-    `ANYONE` stands for all of them. `frame` is that of the log (see `frames`), "" if it could not
-    be told yet; with None each line is taken for a log of its own.
+    `ANYONE` stands for all of them. `frame` is that of the log (see `framing`), "" if it could not
+    be told yet; with None each line is taken for a log of its own. `unframed` says that lines of
+    interest had no frame that counts, and that a person was told.
     """
 
     def __init__(
@@ -46,8 +47,11 @@ class Context:
         connects: dict[str, tuple[str, float]] | None = None,
         cut: dict[str, Doubt] | None = None,
         frame: str | None = None,
+        *,
+        unframed: bool = False,
     ) -> None:
         """By default, nothing was said."""
+        self.unframed = unframed
         self.connects = connects or {}
         self.cut = cut or {}
         self.frame = frame

@@ -27,7 +27,6 @@ never ends in a colon and has no brackets, so that `program[123]:` does not stan
 """
 
 import re
-from collections.abc import Iterator
 from functools import cache
 from typing import NamedTuple
 
@@ -112,13 +111,16 @@ ALIASES = dict.fromkeys(("rfc3339", "short", "short-iso", "short-iso-precise"), 
 _OWN_FILE = rb"(?:[\w-]+: )?(?:" + b"|".join(
     b"(?P<%b>%b)" % (shape.encode(), pattern) for shape, pattern in STAMPS.items()
 ) + rb")(?![\w:.,])"  # fmt: skip
-_NOTE = re.compile(rb"\0*(?:-- |\0*\Z|.* sapd\[\d+\]: log cut, )", re.DOTALL)
+_NOTE = re.compile(
+    rb"\0*(?:-- |\0*\Z|(?:" + b"|".join(STAMPS.values()) + rb") \S+ sapd\[\d+\]: log cut, )"
+)
 _WRAPPERS = {  # by what they begin with
     b"[ID ": rb"\[ID \d+ [a-z0-9]+\.[a-z]+\] (?P<message>.*)",
     b"message repeated ": rb"message repeated \d+ times: \[ (?P<message>.*)\]",
 }
 # Bytes that busybox syslogd reads of a message, by its build: 256 unless somebody said more.
 _BUSYBOX_READS = (256, 512)
+_CUT_SHORT = ("busybox", "hostless", "logread")  # what their names end in
 _LEAST_UNWRITTEN, _MOST_UNWRITTEN = 3 + 1, 5 + 16 + 1  # bytes: `<5>`, or `<191>` and a stamp; a NUL
 
 
@@ -157,22 +159,49 @@ def name_of(line: bytes) -> str | None:
     return f"{OWN}-{found.lastgroup}" if found else None
 
 
-def split(line: bytes, name: str | None = None) -> Frame | None:
-    """A line of the frame of this name; None if it has another.
+def is_frame(name: str) -> bool:
+    """Whether there is a frame of this name."""
+    return name in _HEADS or name in (OWN, *(f"{OWN}-{shape}" for shape in STAMPS))
 
-    With `name` None a line of any frame. Of a server's own file the parts are empty, and the
-    message is the whole line: only the server's format knows more.
+
+def is_syslog(name: str | None) -> bool:
+    """Whether this is a frame of syslog files, and none of servers' own."""
+    return name in _HEADS
+
+
+def is_own(name: str | None) -> bool:
+    """Whether this is the frame of a server's own file."""
+    return name is not None and name.startswith(OWN)
+
+
+def name_in(line: bytes, log: str | None) -> str | None:
+    """Which frame a line has in a log of that frame; None if it has none that counts there.
+
+    In a syslog file any syslog frame counts, in a server's own file that one alone. With `log`
+    None each line is taken for a log of its own.
     """
+    if log is not None and head(line, log):
+        return log
+    name = name_of(line)
+    if log is None:
+        return name
+    if is_syslog(log):
+        return name if is_syslog(name) else None
+    return log if name == (log if log != OWN else None) else None
+
+
+def split(line: bytes, log: str | None = None) -> Frame | None:
+    """A line's parts, in a log of that frame; None if it has none there, see `name_in`.
+
+    Of a server's own file the parts are empty, and the message is the whole line: only the
+    server's format knows more.
+    """
+    name = name_in(line, log)
     if name is None:
-        name = name_of(line)
-        if name is None:
-            return None
-    if name not in _HEADS:
-        own = name_of(line) == (name if name != OWN else None)
-        return Frame(b"", b"", b"", b"-", line, name) if own else None
+        return None
     found = head(line, name)
     if found is None:
-        return None
+        return Frame(b"", b"", b"", b"-", line, name)
     parts = found.groupdict(b"")
     pid = parts["pid"] or b"-" if "pid" in parts else b""
     message = line[found.end() :]
@@ -190,14 +219,14 @@ def is_note(line: bytes) -> bool:
 def may_be_cut(line: bytes, frame: Frame) -> bool:
     """Whether the logger of such frames may have cut the message at the length that it has.
 
-    What busybox syslogd reads of a message begins with `<22>` and a stamp, which a sender may
-    leave out; a control byte was read as one, and is written as two, the first a ^.
+    What busybox syslogd, and perhaps an older OpenWrt's logd, reads of a message begins with `<22>`
+    and a stamp, which a sender may leave out; a control byte was read as one, and is written as
+    two, the first a ^.
     """
-    if not frame.name.endswith(("busybox", "hostless")):
+    found = head(line, frame.name) if frame.name.endswith(_CUT_SHORT) else None
+    if found is None:
         return False
-    written = line[line.find(frame.stamp) + len(frame.stamp) + 1 :]
-    if frame.name.endswith("busybox"):
-        written = written.split(b" ", 2)[-1]  # behind host and level
+    written = line[found.start("program") :]
     most, least = len(written), len(written) - written.count(b"^")
     return any(
         least <= size - _LEAST_UNWRITTEN and most >= size - _MOST_UNWRITTEN
@@ -207,10 +236,5 @@ def may_be_cut(line: bytes, frame: Frame) -> bool:
 
 def longest(name: str | None) -> int:
     """Bytes of a line in this frame, of which none that is shorter was cut."""
-    cut = name is None or name.endswith(("busybox", "hostless"))
+    cut = name is None or name.endswith(_CUT_SHORT)
     return _BUSYBOX_READS[0] - _MOST_UNWRITTEN if cut else LONGEST
-
-
-def lines_of(block: bytes) -> Iterator[bytes]:
-    """The lines of a block, without their newlines."""
-    yield from block.removesuffix(b"\n").split(b"\n")

@@ -1,37 +1,46 @@
-"""Which frame a log has: one, found from what nearly all of its lines have. Pure.
+"""Whose lines a log holds: a syslog daemon's, or a server's own. Pure.
 
-A line's head is written by the logger, and no line has two frames (see `frames`). So a stranger
-whose words stand in a syslog daemon's lines, however many, gives none of them another frame. But a
-server's own file may hold lines that are wholly a stranger's, where the server writes a newline of
-his: nginx does. So wherever lines of such a file are found, the file is taken for what they are, by
-however few, and stays that; only a new file may be another. And where else more than one line in a
-hundred has no known head, nothing is known of who writes it, and nothing there is evidence.
+**A syslog daemon's file.** A client's words stand behind a head that the daemon wrote, and no line
+has two frames (see `frames`). So every line is read in the syslog frame that it has: no text of a
+client's brings another, and neither a second daemon, nor a change of daemon, nor stray lines lose
+anything. Lines without such a head are nothing.
 
-Among frames of syslog daemons a change of daemon is followed at once: when a block has no line of
-the frame known, or at its end three lines or more of another.
+**A server's own file.** Where the server writes a client's newline as it is, whole lines are the
+client's. So only lines with the server's own head count, whatever else stands there, and a file
+that was found to be a server's stays that until a new file begins.
+
+A file is a server's own if any of its first lines has an own head, of a format of the log's, by
+however few; but a stamp such as syslog daemons write, which some of their notes begin with, tells
+that only where there are fewer lines of syslog's. nginx lets newlines through, so a line of its is
+looked for in every block, whatever the formats. Where two servers' heads stand, or where more than
+one line in a hundred has no known head, nothing is known of who writes the file, and nothing there
+is evidence. Indented lines go on with the one before and don't count for that; nothing that is left
+out there has a server's own head.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from sapd import frames
 from sapd.formats import Format
-from sapd.frames import OWN
+from sapd.frames import OWN, compiled
+from sapd.timestamps import STAMPS
 
 UNKNOWN = ""
-"""Stands for the frame of a log that has none, or several."""
+"""Stands for the frame of a log of which nobody knows who writes it."""
 
-_SAMPLE = 64 * 1024  # bytes
+_SAMPLE = 64 * 1024  # bytes; no nginx writes a message of more than 2,048
 _MOST_WITHOUT = 100  # one line in so many may have no known head
-_CHANGED = 3  # lines of another frame at the end of a block
-_WEAK = ("own-traditional", "own-rfc3339", "own-iso", "own-ctime", "own-precise")
-"""A stamp such as syslog daemons write, and then something else: some of their notes are so."""
+_NGINX = f"{OWN}-slashes"
+_NGINX_HEAD = b"(?:^|\n)\0*" + STAMPS["slashes"] + rb" \[[a-z]+\] \d+#\d+: "
+_LIKE_SYSLOG = ("own-traditional", "own-rfc3339", "own-iso", "own-ctime", "own-precise")
 
 
 class Framing:
-    """Divides a log's blocks where its frame changes.
+    """Finds the frame in which to read each of a log's blocks.
 
-    `name` is the frame found last, `UNKNOWN` before there is any.
+    `name` is the one found last, `UNKNOWN` before there is any. Of a syslog file it is that of some
+    recent line: the others' count as well.
     """
 
     def __init__(
@@ -42,84 +51,60 @@ class Framing:
         self._fixed = fixed
         self.name = fixed or known or UNKNOWN
 
-    def parts(
-        self, block: bytes, lead: bytes = b"", *, at_head: bool = False
-    ) -> Iterator[tuple[str, bytes]]:
-        """The block's parts, each with the frame that it has.
+    def of_block(self, block: bytes, lead: bytes = b"", *, at_head: bool = False) -> str:
+        """The frame for a block of whole lines.
 
         `lead` are lines that stand before it; it is `at_head` at the beginning of a file.
         """
-        if self._fixed is None and not self._fits_at_start(block):
-            self.name = self._first(lead[-_SAMPLE:], block)
-        if self._fixed is not None or not self.name or self._fits_at_end(block):
-            yield self.name, block
-            return
-        start, found = self._tail(block)
-        if self._may_change(found, whole=start == 0, at_head=at_head):
-            if start:
-                yield self.name, block[:start]
-            self.name = next(iter(found))
-            yield self.name, block[start:]
-        else:
-            yield self.name, block
+        if self._fixed is None:
+            self.name = self._found(block, lead, at_head=at_head)
+        return self.name
 
-    def of(self, line: bytes) -> str | None:
-        """The frame that a line has; None if none is known."""
-        name = frames.name_of(line)
-        if name is None and any(head.match(line) for head in self._own_heads):
-            return OWN
-        return name
+    def _found(self, block: bytes, lead: bytes, *, at_head: bool) -> str:
+        if any(_has_nginx(text) for text in (lead, block)):
+            return _NGINX
+        if at_head or not self.name:
+            return self._first(_last_lines(lead) + _first_lines(block)) or self.name
+        if frames.is_syslog(self.name):
+            last = block[block.rfind(b"\n", 0, -1) + 1 :].removesuffix(b"\n").lstrip(b"\0")
+            return frames.name_in(last, self.name) or self.name
+        return self.name
 
-    def _first(self, lead: bytes, block: bytes) -> str:
-        """The frame of a log of which nothing is known yet but these lines."""
-        sample = lead[lead.find(b"\n") + 1 :] + block[:_SAMPLE]
-        whole = (line.lstrip(b"\0") for line in frames.lines_of(sample))
-        lines = [line for line in whole if not frames.is_note(line)]
-        if len(block) > _SAMPLE:
-            del lines[-1:]  # half a line
-        found = Counter(self.of(line) for line in lines)
-        without = found.pop(None, 0) - bool(lines and self.of(lines[0]) is None)
-        own = {name: n for name, n in found.items() if name and name.startswith(OWN)}
-        strong = {name: n for name, n in own.items() if name not in _WEAK}
-        syslog = {name: n for name, n in found.items() if name not in own}
-        chosen = strong or syslog or own
-        if not chosen or (not strong and without * _MOST_WITHOUT > len(lines)):
+    def _first(self, sample: bytes) -> str:
+        """The frame of a file of which nothing is known yet but these lines."""
+        found: Counter[str | None] = Counter(
+            self._of(line.lstrip(b"\0")) for line in sample.removesuffix(b"\n").split(b"\n")
+        )
+        without = found.pop(None, 0)
+        found.pop(UNKNOWN, None)
+        syslog = {name: n for name, n in found.items() if frames.is_syslog(name)}
+        own = {name: n for name, n in found.items() if name not in syslog}
+        if own and (own.keys() - {*_LIKE_SYSLOG} or sum(own.values()) >= sum(syslog.values())):
+            return str(next(iter(own))) if len(own) == 1 else UNKNOWN
+        if not syslog or without * _MOST_WITHOUT > without + sum(syslog.values()):
             return UNKNOWN
-        return str(max(chosen, key=lambda name: chosen[name]))
+        return str(max(syslog, key=lambda name: syslog[name]))
 
-    def _fits_at_start(self, block: bytes) -> bool:
-        """Whether a frame is known; one that is weak also has to fit the block's first line."""
-        if self.name not in _WEAK:
-            return bool(self.name)
-        line = block[: block.find(b"\n") + 1].removesuffix(b"\n").lstrip(b"\0")
-        return frames.split(line, self.name) is not None
+    def _of(self, line: bytes) -> str | None:
+        """The frame of a line; None if its head is no known one, `UNKNOWN` if it needs none."""
+        name = frames.name_of(line)
+        if frames.is_syslog(name):
+            return UNKNOWN if frames.is_note(line) else name
+        if any(head.match(line) for head in self._own_heads):
+            return name or OWN
+        if frames.is_note(line) or line[:1].isspace() or name in _LIKE_SYSLOG:
+            return UNKNOWN
+        return None
 
-    def _fits_at_end(self, block: bytes) -> bool:
-        """Whether the block's last line, the quickest to find, has the frame."""
-        line = block[block.rfind(b"\n", 0, -1) + 1 :].removesuffix(b"\n")
-        return frames.split(line.lstrip(b"\0"), self.name) is not None
 
-    def _tail(self, block: bytes) -> tuple[int, Counter[str]]:
-        """Where what stands behind the last line of the frame begins, and the frames in it."""
-        found: Counter[str] = Counter()
-        end = len(block)
-        while end > 0:
-            start = block.rfind(b"\n", 0, end - 1) + 1
-            line = block[start:end].removesuffix(b"\n").lstrip(b"\0")
-            if not frames.is_note(line):
-                if frames.split(line, self.name) is not None:
-                    break
-                if (name := self.of(line)) is not None and name not in _WEAK:
-                    found[name] += 1
-                if len(found) > 1:
-                    break
-            end = start
-        return end, found
+def _first_lines(text: bytes) -> bytes:
+    return text if len(text) <= _SAMPLE else text[: text.rfind(b"\n", 0, _SAMPLE) + 1]
 
-    def _may_change(self, found: Counter[str], *, whole: bool, at_head: bool) -> bool:
-        """Whether the log goes on with the frame of these lines, of which it has none else."""
-        if len(found) != 1:
-            return False
-        if self.name.startswith(OWN) and self.name not in _WEAK:
-            return whole and at_head
-        return whole or found.total() >= _CHANGED
+
+def _last_lines(text: bytes) -> bytes:
+    return text if len(text) <= _SAMPLE else text[text.find(b"\n", -_SAMPLE) + 1 or len(text) :]
+
+
+def _has_nginx(text: bytes) -> bool:
+    """Whether a line of nginx's own file stands in a text."""
+    return b"#" in text and compiled(_NGINX_HEAD).search(text) is not None

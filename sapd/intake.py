@@ -8,11 +8,11 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
-from sapd import cut, dated, errors, maillog, scan
+from sapd import cut, dated, errors, frames, maillog, scan
 from sapd.config import Config, Log
 from sapd.context import Context
 from sapd.cut import Cut
-from sapd.framing import Framing
+from sapd.framing import UNKNOWN, Framing
 from sapd.maillog import LATE, Reading
 from sapd.place import Place, Position
 from sapd.plan import Missed
@@ -30,9 +30,11 @@ class Batch(NamedTuple):
     `logins` is {(address, account): the latest login}, `logouts` are (address, account, time).
     `ahead` counts logins that open nothing because they are stamped too far ahead of now.
     `position` is None where the log could not be read to its end: then `problem` says why, and
-    what was read before is here all the same. `counts` is for people. `unfinished` is reading that
-    ran out of time, `given_up` a rotated file that it never came to the end of, `missed` what a
-    rotation took out of sight.
+    what was read before is here all the same. It is also None where `unframed` lines of interest
+    stood, but none in a frame that counts: from the window's edge on, these are read again by each
+    pass, because their frame may become known. `unframed` is told once. `counts` is for people.
+    `unfinished` is reading that ran out of time, `given_up` a rotated file that it never came to
+    the end of, `missed` what a rotation took out of sight.
     """
 
     log: Log
@@ -46,6 +48,7 @@ class Batch(NamedTuple):
     unfinished: bool = False
     given_up: str = ""
     missed: Sequence[Missed] = ()
+    unframed: int = 0
 
 
 def looked_at(config: Config, now: float) -> list[str]:
@@ -109,29 +112,48 @@ def read(
     `context` is what earlier lines said about these. A file that was last changed before
     `modified_since` (UTC epoch seconds) holds nothing of interest.
     """
-    context = _copy(context or Context())
-    recogniser = _recogniser(log, config, context, now)
-    reading: Reading | JournalReading
-    if log.journal:
-        reading = _of_journal(log, config, position, recogniser, deadline)
-    else:
-        reading = _of_file(log, config, position, recogniser.clock, modified_since, deadline)
+    was = context or Context()
+    if log.frame and was.frame not in (None, log.frame):
+        position = None  # lines that counted for nothing may now
+    recogniser = _recogniser(log, config, _copy(was), now)
+    reading = _reading(log, config, position, recogniser, modified_since, deadline)
     tally = _Tally(now + AHEAD)
     problem = _count_all(reading, recogniser, log.frame, tally)
+    context, unframed, again = _outcome(was, recogniser, tally, unfinished=reading.unfinished)
     context.expire(now)
     return Batch(
         log=log,
         logins=tally.latest,
         logouts=[(address, account, time) for _, address, account, time in tally.logouts],
         ahead=tally.ahead,
-        position=reading.position if problem is None else None,
+        position=None if problem or again else reading.position,
         context=context,
         counts=_counts(log, reading, recogniser, tally),
         problem=problem,
         unfinished=reading.unfinished,
         given_up=reading.given_up,
         missed=reading.missed,
+        unframed=unframed,
     )
+
+
+def _outcome(
+    was: Context, recogniser: Recogniser, tally: _Tally, *, unfinished: bool
+) -> tuple[Context, int, bool]:
+    """What is known now of the lines to come, and how many of interest count for nothing.
+
+    That number is 0 where it was told before, or where some of them count. With it whether they are
+    to be read again; of a server's own file they never count.
+    """
+    context, unframed = recogniser.context, recogniser.unusable.unframed
+    told = was.unframed and was.frame == context.frame
+    if recogniser.framed and not (tally.frame_was_unknown or told):
+        unframed = 0
+    again = unframed > 0 and not (frames.is_own(context.frame) or unfinished)
+    if again:
+        context = Context(was.connects, was.cut, context.frame)
+    context.unframed = told or unframed > 0
+    return context, 0 if told else unframed, again
 
 
 def merge(
@@ -158,7 +180,7 @@ def _count_all(
 ) -> errors.SapdError | None:
     """Count all events of a reading; what ended it early, if anything did."""
     try:
-        for event in _events(reading, recogniser, frame, tally.until):
+        for event in _events(reading, recogniser, frame, tally):
             tally.add(event)
         if tally.logouts:
             ending = {format.name for format in recogniser.formats if format.logs_out}
@@ -175,6 +197,7 @@ class _Tally:
 
     def __init__(self, until: float) -> None:
         self.until = until
+        self.frame_was_unknown = False
         self.latest: dict[tuple[str, str], float] = {}
         self.logouts: list[tuple[str, str, str, float]] = []  # format, address, account, time
         self.logins = 0
@@ -221,14 +244,28 @@ def cut_plan(log: Log, config: Config, now: float) -> Callable[[int, Position], 
 
 def _copy(context: Context) -> Context:
     """Where a reading fails, its lines are read again, and must mean the same again."""
-    return Context(dict(context.connects), dict(context.cut), context.frame)
+    unframed = context.unframed
+    return Context(dict(context.connects), dict(context.cut), context.frame, unframed=unframed)
 
 
 def _recogniser(log: Log, config: Config, context: Context, now: float) -> Recogniser:
     wanted = ["login"] if config.rules.after_logout is None else ["login", "logout"]
     clock = Clock(now, log.zone)
     folder = config.formats_directory
-    return Recogniser(log.formats, clock, folder, context, wanted, log.programs)
+    return Recogniser(log.formats, clock, folder, context, wanted, log.programs, log.frame)
+
+
+def _reading(
+    log: Log,
+    config: Config,
+    position: Position | Place | None,
+    recogniser: Recogniser,
+    modified_since: float,
+    deadline: float,
+) -> Reading | JournalReading:
+    if log.journal:
+        return _of_journal(log, config, position, recogniser, deadline)
+    return _of_file(log, config, position, recogniser.clock, modified_since, deadline)
 
 
 def _of_file(
@@ -271,16 +308,16 @@ def _of_journal(
 
 
 def _events(
-    reading: Reading | JournalReading, recogniser: Recogniser, frame: str | None, until: float
+    reading: Reading | JournalReading, recogniser: Recogniser, frame: str | None, tally: _Tally
 ) -> Iterator[Event]:
-    """What a log's new lines say; those stamped later than `until` are all given.
+    """What a log's new lines say; those stamped later than the tally's `until` are all given.
 
     `frame` is what the log's setting says.
     """
     if not isinstance(reading, Reading):
         yield from _events_of_journal(reading, recogniser)
         return
-    deduplicator = scan.Deduplicator(recogniser, until)
+    deduplicator = scan.Deduplicator(recogniser, tally.until)
     framing = Framing(recogniser.formats, recogniser.context.frame, frame)
     recogniser.context.frame = framing.name
     begun = False
@@ -290,11 +327,12 @@ def _events(
             begun = _begin(reading, recogniser)
         if reading.at_head:
             recogniser.begin(block)
-        for name, part in framing.parts(block, lead, at_head=reading.at_head):
-            if name != recogniser.context.frame:
-                yield from deduplicator.flush()
-                recogniser.context.frame = name
-            yield from deduplicator.events(part)
+        name = framing.of_block(block, lead, at_head=reading.at_head)
+        if name != recogniser.context.frame:
+            yield from deduplicator.flush()
+            recogniser.context.frame = name
+        tally.frame_was_unknown |= name == UNKNOWN
+        yield from deduplicator.events(block)
     yield from deduplicator.flush()
     if not begun:
         _begin(reading, recogniser)

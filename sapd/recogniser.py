@@ -5,8 +5,9 @@ CVE-2001-1075): what stands before the message must name the program, and a form
 fit the whole message, so that no text which a stranger can choose, in a sender's address or an
 account that does not exist, is taken for a login.
 
-A log has one frame (see `frames`, and `framing` for how it is found): a line with another is
-nothing. So no text of a client's can bring a frame of its own.
+A log is a syslog daemon's or a server's own (see `framing`): in the one only lines with a syslog
+frame count, in the other only those with the server's own head. So no text of a client's can bring
+a frame of its own.
 
 A full disk or a power cut leaves half a line, to which a syslog daemon appends the next message. So
 a line is no evidence if it holds a control byte or the head of another line, wherever it stands.
@@ -71,18 +72,20 @@ class Unusable:
     """Counts of lines that fit a pattern but are no evidence, by what is wrong with them.
 
     `cut`: it may be the rest of a message whose head a stranger wrote. `no_address`: a login
-    without one. `torn`: it may be the work of two writers.
+    without one. `torn`: it may be the work of two writers. `unframed`: it holds a needle, but has
+    no frame that counts in this log.
     """
 
     def __init__(self) -> None:
         """Count from zero."""
-        self.address = self.stamp = self.cut = self.no_address = self.torn = 0
+        self.address = self.stamp = self.cut = self.no_address = self.torn = self.unframed = 0
 
 
 class Recogniser:
     """Recognises the lines of the given formats; if two fit a line, the first wins.
 
-    `unusable` counts the lines that are no evidence.
+    `unusable` counts the lines that are no evidence, `framed` those that hold a needle and have a
+    frame that counts.
     """
 
     def __init__(
@@ -93,11 +96,15 @@ class Recogniser:
         context: Context | None = None,
         wanted: Container[str] = EVENTS,
         programs: Sequence[str] = (),
+        only: str | None = None,
     ) -> None:
         """Load nothing yet; names, directory and programs are those of `formats.chosen`.
 
-        `events` looks only for the kinds of event in `wanted`, and for those they depend on.
+        `events` looks only for the kinds of event in `wanted`, and for those they depend on. `only`
+        names a frame that the log's setting demands of every line.
         """
+        self._only = only
+        self.framed = 0
         self.clock = clock
         self.context = context if context is not None else Context()
         self.unusable = Unusable()
@@ -130,6 +137,12 @@ class Recogniser:
         name = self.context.frame
         frame = frames.split(text, name)
         of_this_log = frame is not None or name is None
+        if frame is not None and self._only not in (None, frame.name):
+            of_this_log = False
+        if kinds and of_this_log:
+            self.framed += 1
+        elif kinds:
+            self.unusable.unframed += 1
         if frame is None and name is not None and self._kinds.cutting:
             frame = frames.split(text)  # a message that was cut leaves its rest all the same
         alone = frame is not None and not _holds_time(
@@ -241,10 +254,11 @@ class Recogniser:
 
     def learn(self, block: bytes) -> None:
         """Take note of what a block's lines say about later ones, and of nothing else."""
-        counted, self.unusable = self.unusable, Unusable()
+        counted = self.unusable, self.framed
+        self.unusable = Unusable()
         for _ in self.events(block):
             pass
-        self.unusable = counted
+        self.unusable, self.framed = counted
 
     @property
     def cuts(self) -> bool:

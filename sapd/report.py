@@ -160,13 +160,17 @@ def left_behind(path: str | None) -> list[tuple[str, str]]:
 
 
 def of_reading(
-    path: str, ahead: int, given_up: str, missed: Iterable[Missed]
+    path: str, ahead: int, given_up: str, missed: Iterable[Missed], unframed: int
 ) -> list[tuple[str, str]]:
     """Warnings about a log with logins too far ahead of now, or with lines that can't be read.
 
-    These stand in a rotated file that takes too long, or in one that is out of sight.
+    These stand in a rotated file that takes too long, in one that is out of sight, or in no frame
+    that counts in this log.
     """
     warnings = []
+    if unframed:
+        reason = f"lines that may be logins, but have no frame that is believed here: {unframed}"
+        warnings.append((path, f"{reason}; see sapd check, and FRAMES in sapd.toml(5)"))
     if ahead:
         reason = f"logins stamped more than {AHEAD} s ahead of now, which open nothing: {ahead}"
         warnings.append((path, f"{reason}; check the clock, or set timezone for this log"))

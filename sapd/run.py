@@ -147,13 +147,12 @@ class _Pass:
             self.report.problems.append(batch.problem)
             return batch
         self.report.actions.append(("read", f"{log.path}: {batch.counts}"))
-        if batch.position is not None:
-            was.positions[log.path] = batch.position
-        was.contexts[log.path] = batch.context
+        was.note_read(log.path, batch.position, batch.context)
         ahead = 0 if log.path in was.ahead else batch.ahead
         stalled = isinstance(position, Position) and position.stalls > 0
         given_up = batch.given_up if stalled else ""
-        self.report.warnings += report.of_reading(log.path, ahead, given_up, batch.missed)
+        unread = given_up, batch.missed, batch.unframed
+        self.report.warnings += report.of_reading(log.path, ahead, *unread)
         if batch.ahead:
             was.ahead.add(log.path)
         elif batch.logins:

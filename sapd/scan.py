@@ -58,12 +58,12 @@ class _Head(NamedTuple):
         return self._replace(stamp=re.sub(rb"\d", b"0", self.stamp))
 
 
-def _head(line: bytes, frame: str | None) -> _Head | None:
-    """The parts of a line up to a needle; None if its frame ends behind that."""
-    name = frame or frames.name_of(line)
-    found = frames.head(line, name) if name else None
-    if found is None:
+def _head(line: bytes, length: int, name: str) -> _Head | None:
+    """The parts of a line's first `length` bytes; None if its frame does not end in them."""
+    found = frames.head(line, name)
+    if found is None or found.end() > length:
         return None
+    line = line[:length]
     start, end = found.span("stamp")
     first, last = found.span("pid") if "pid" in found.groupdict() else (-1, -1)
     if not line[first:last].isdigit():
@@ -74,12 +74,14 @@ def _head(line: bytes, frame: str | None) -> _Head | None:
 class _Shape:
     """Lines whose heads differ only in the digits of the stamp and in the process id.
 
-    `stamp` is where a head's stamp stands, `longest` the length of the longest head. `last`
+    `stamp` is where a head's stamp stands, `longest` the length of the longest head; a line of
+    `too_long` bytes or more may have been cut. `last`
     has for each text behind the needle the head with the latest time; `latest` is the latest time
     of all (UTC epoch seconds).
     """
 
-    def __init__(self, head: _Head, needle: bytes) -> None:
+    def __init__(self, head: _Head, needle: bytes, too_long: int) -> None:
+        self.too_long = too_long
         self.stamp = slice(len(head.before), len(head.before + head.stamp))
         self.needle = needle
         self.longest = len(head.before + head.stamp + head.between + head.behind) + 10
@@ -153,22 +155,25 @@ class Deduplicator:
             return False
         heads = [part[part.rfind(b"\n") + 1 :] for part in [first, *rest[:-1]]]
         texts = [part[:end] for part, end in zip(rest, ends, strict=True)]
-        shape = self._shape(heads[0], needle)
+        shape = self._shape(heads[0] + needle + texts[0], len(heads[0]), needle)
         if shape is None or not shape.heads.fullmatch(b"\n".join(heads) + b"\n"):
             return False
-        longest = frames.longest(self._recogniser.context.frame)
-        if shape.longest + len(needle) + max(map(len, texts)) >= longest:
+        if shape.longest + len(needle) + max(map(len, texts)) >= shape.too_long:
             return False
         return self._note(shape, heads, texts)
 
-    def _shape(self, head: bytes, needle: bytes) -> _Shape | None:
-        """The shape of lines with this head; None if there is no such."""
-        found = _head(head, self._recogniser.context.frame)
-        if found is None:
+    def _shape(self, line: bytes, length: int, needle: bytes) -> _Shape | None:
+        """The shape of lines whose heads are like this line's first bytes; None if there is none.
+
+        The needle stands behind these.
+        """
+        name = frames.name_in(line, self._recogniser.context.frame)
+        found = name and _head(line, length, name)
+        if not name or not found:
             return None
         key = found.but_digits(), needle
         if key not in self._shapes:
-            self._shapes[key] = _Shape(found, needle)
+            self._shapes[key] = _Shape(found, needle, frames.longest(name))
         return self._shapes[key]
 
     def _note(self, shape: _Shape, heads: list[bytes], texts: list[bytes]) -> bool:

@@ -36,7 +36,7 @@ from contextlib import suppress
 from math import inf
 from typing import Any, NamedTuple, TypeVar
 
-from sapd import cut, errors, files
+from sapd import cut, errors, files, frames
 from sapd.addresses import are_addresses
 from sapd.context import Context, Doubt
 from sapd.cut import PendingCut
@@ -116,6 +116,14 @@ class State(NamedTuple):
         except (OSError, errors.SapdError) as error:
             return errors.of_writing(path, error)
         return None
+
+    def note_read(self, path: str, position: Position | Place | None, context: Context) -> None:
+        """A log was read up to a position; with None the next pass begins at the edge again."""
+        if position is not None:
+            self.positions[path] = position
+        else:
+            self.positions.pop(path, None)
+        self.contexts[path] = context
 
     def note_cut(self, path: str, position: Position) -> None:
         """A log was cut, and goes on at a position.
@@ -495,9 +503,9 @@ def _to_json(state: State) -> dict[str, Any]:
         },
         "at_set_back": {path: _position_to_json(at) for path, at in state.at_set_back.items()},
         "contexts": {
-            path: {"connects": context.connects, "cut": context.cut, "frame": context.frame}
+            path: {**vars(context)}
             for path, context in state.contexts.items()
-            if context.connects or context.cut or context.frame
+            if any(vars(context).values())
         },
         "ahead": sorted(state.ahead),
         "access": state.access and {"server": state.access.server, **state.access.options},
@@ -635,8 +643,16 @@ def _context(read: Any) -> Context:
             for key, (address, time) in read["connects"].items()
         },
         {_text(writer): _doubt(doubt) for writer, doubt in read["cut"].items()},
-        None if read.get("frame") is None else _text(read["frame"]),
+        _frame(read.get("frame")),
+        unframed=read.get("unframed") is True,
     )
+
+
+def _frame(read: Any) -> str | None:
+    """A name that is none counts as if there were none: the frame is found again."""
+    if read is None:
+        return None
+    return str(read) if not _text(read) or frames.is_frame(_text(read)) else None
 
 
 def _doubt(read: Any) -> Doubt:

@@ -99,8 +99,8 @@ def test_another_programs_name_is_all_that_differs() -> None:
 
 
 def test_a_line_of_another_frame() -> None:
-    found = explain.miss(formats.chosen(["auto"]), DOVECOT.encode(), "busybox")
-    assert found.reason == "its frame is traditional, and that of the log busybox"
+    found = explain.miss(formats.chosen(["auto"]), DOVECOT.encode(), "own-slashes")
+    assert found.reason == "its frame is traditional, and that of the log own-slashes"
 
 
 @pytest.mark.parametrize(

@@ -122,8 +122,8 @@ def test_no_line_of_few_pieces_has_two_frames() -> None:
             assert len(fitting) <= 1, (line, fitting)
 
 
-def recogniser(format: str, frame: str | None = None) -> Recogniser:
-    return Recogniser([format], Clock(NOW, UTC), context=Context(frame=frame))
+def recogniser(format: str, frame: str | None = None, only: str | None = None) -> Recogniser:
+    return Recogniser([format], Clock(NOW, UTC), context=Context(frame=frame), only=only)
 
 
 def program_of(name: str) -> str:
@@ -142,7 +142,7 @@ BY_SYSLOG = [name for name in formats.names() if formats.load(name).program_name
 
 @pytest.mark.parametrize("name", BY_SYSLOG)
 @pytest.mark.parametrize(("frame", "head"), ALL)
-def test_a_login_is_read_in_a_log_of_each_frame_and_in_no_other(
+def test_a_login_is_read_in_each_frame_and_in_no_servers_own_file(
     frame: str, head: str, name: str
 ) -> None:
     format = formats.load(name)
@@ -157,9 +157,12 @@ def test_a_login_is_read_in_a_log_of_each_frame_and_in_no_other(
             assert isinstance(found, Rejection)
         else:
             assert isinstance(found, Event) == reads, (line, found)
-    for other in (*frames.NAMES, UNKNOWN, "own-slashes", frames.OWN):
-        if other != frame:
-            assert recogniser(name, other).recognise(line) is None
+    for other in (UNKNOWN, "own-slashes", frames.OWN):
+        assert recogniser(name, other).recognise(line) is None
+    found = recogniser(name).recognise(line)
+    for other in frames.NAMES:
+        assert recogniser(name, other).recognise(line) == found
+        assert other == frame or recogniser(name, other, other).recognise(line) is None
 
 
 def forged(name: str) -> Iterator[str]:
@@ -223,7 +226,7 @@ def test_no_words_in_another_programs_line_are_a_login(
             gives_nothing_of_his(each, line, may_log_in=False)
         block = (line + "\n").encode("utf-8", "replace") * 50
         framing = Framing(formats.chosen([formats.AUTO]), None)
-        assert [name for name, _ in framing.parts(block)] == [frame]
+        assert framing.of_block(block) == frame
 
 
 LOGIN = '(v4.0.5) POP login by user "bob" at (h.example.net) {} [pop_log.c:244]'
@@ -260,50 +263,86 @@ def latest(events: Sequence[Event]) -> dict[tuple[str | None, str], float]:
 
 def framed(
     *blocks: bytes, known: str | None = None, names: Sequence[str] = (formats.AUTO,)
-) -> list[tuple[str, bytes]]:
+) -> list[str]:
+    """The frame in which each block is read; the first is the head of a file."""
     framing = Framing(formats.chosen(names), known)
-    return [
-        part
-        for number, block in enumerate(blocks)
-        for part in framing.parts(block, at_head=number == 0)
-    ]
+    return [framing.of_block(block, at_head=number == 0) for number, block in enumerate(blocks)]
 
 
 def of(frame: str, program: str = "sm-mta", text: str = "x", times: int = 1) -> bytes:
     return (HEADS[frame][0].format(program) + text + "\n").encode() * times
 
 
-def test_a_change_of_daemon_is_followed_and_nothing_lost() -> None:
+def opened(
+    *blocks: bytes, known: str | None = None, names: Sequence[str] = ("qpopper",)
+) -> set[str]:
+    """The addresses of the logins in these blocks of a log, as a run reads them."""
+    context = Context(frame=known)
+    found = Recogniser(names, Clock(NOW, UTC), context=context)
+    framing = Framing(found.formats, known)
+    scan = Deduplicator(found, NOW + AHEAD)
+    events: list[Event] = []
+    for block in blocks:
+        context.frame = framing.of_block(block)
+        events += scan.events(block)
+    events += scan.flush()
+    return {event.address for event in events if event.address}
+
+
+def test_lines_of_several_daemons_all_count() -> None:
     for before, after in product(frames.NAMES, repeat=2):
-        old, new = of(before, times=50), of(after, times=5)
-        assert framed(old, new) == [(before, old), (after, new)]
-        expected = [(before, old + new)] if before == after else [(before, old), (after, new)]
-        assert framed(old + new) == expected
-        assert framed(new, known=before) == [(after, new)]
+        first = of(before, "popper", LOGIN.format("192.0.2.1"))
+        second = of(after, "popper", LOGIN.format("192.0.2.2"))
+        both = {"192.0.2.1", "192.0.2.2"}
+        for log in ([first * 50, second], [first * 50 + second], [first + second, first * 50]):
+            assert opened(*log) == both
+        assert opened(second, known=before) == {"192.0.2.2"}
+        assert opened(first * 9 + second + first * 9) == both
 
 
-def test_single_lines_of_another_frame_change_nothing() -> None:
-    most, other = of("traditional", times=50), of("busybox")
-    assert framed(most + other + most, most + other, other * 2 + most) == [
-        ("traditional", most + other + most),
-        ("traditional", most + other),
-        ("traditional", other * 2 + most),
-    ]
+def test_a_few_lines_of_another_frame_take_nothing_along() -> None:
+    """A kernel whose lines have no host, among those of a daemon that writes one."""
+    kernel = of("hostless", "kernel", "eth0 up", 3)
+    for address in ("192.0.2.1", "192.0.2.2"):
+        logins = of("traditional", "popper", LOGIN.format(address), 50)
+        assert opened(kernel, logins + kernel, logins + kernel[: len(kernel) // 3]) == {address}
 
 
 def test_what_has_no_known_head_is_no_evidence() -> None:
     known = of("traditional", times=30)
-    assert framed(b"some program's own words\n" + b"and more\n" + known) == [
-        (UNKNOWN, b"some program's own words\n" + b"and more\n" + known)
-    ]
+    assert framed(b"some program's own words\nand more\n" + known) == [UNKNOWN]
     many = b"half a line\n" + known * 10 + b"a stray line\n" * 2 + known
-    assert framed(many) == [("traditional", many)]
+    assert framed(many) == ["traditional"]
     notes = (
         b"-- Boot 71 --\n\n\0\0\0\n2026-11-22T10:41:05Z mx1 sapd[7]: log cut, 12 lines removed \n"
     )
-    assert framed(notes + of("busybox")) == [("busybox", notes + of("busybox"))]
-    assert framed(b"") == [(UNKNOWN, b"")]
-    assert framed(notes) == [(UNKNOWN, notes)]
+    assert framed(notes + of("busybox")) == ["busybox"]
+    assert framed(b"") == [UNKNOWN]
+
+
+def test_indented_lines_go_on_with_the_one_before() -> None:
+    known = of("traditional", times=100)
+    assert framed(known + b"    a message's second line\n" * 30) == ["traditional"]
+    assert framed(b"\tat java.lang.Thread.run\n" + known) == ["traditional"]
+
+
+STRAY = [
+    b"1234567890 bytes of a stack trace\n",
+    b"2026/11/22 10:41:05 panic: runtime error\n",
+    b"note: 2026-11-22 10:41:05,123 something\n",
+    b"2026-11-22 10:41:05,123 - root - WARNING - something\n",
+    b"22.11.2026 10:41:05 something\n",
+]
+
+
+@pytest.mark.parametrize("names", [["qpopper"], [formats.AUTO]])
+@pytest.mark.parametrize("stray", STRAY)
+def test_stray_lines_make_no_file_a_servers_own(stray: bytes, names: Sequence[str]) -> None:
+    logins = of("traditional", "popper", LOGIN.format("192.0.2.1"), 500)
+    assert opened(logins[: len(logins) // 100], stray, logins, names=names) == {"192.0.2.1"}
+    assert opened(stray + logins, names=names) == {"192.0.2.1"}
+    assert framed(stray, logins, names=names) == [UNKNOWN, "traditional"]
+    assert framed(stray + logins, known="traditional", names=names) == ["traditional"]
 
 
 NGINX = '2026/11/22 10:41:05 [info] 7#7: *1 client logged in, client: 203.0.113.9, login: "{}"\n'
@@ -318,26 +357,60 @@ def test_newlines_in_nginxs_own_log_bring_no_frame(frame: str, names: Sequence[s
         log = (NGINX.format("x\n" + line * times) + "later\n" * (times == 1)).encode()
         context = Context()
         for block in (log, line.encode() * times, log):
-            framing = Framing(formats.chosen(names), context.frame)
-            for name, part in framing.parts(block):
-                context.frame = name
-                found = Recogniser(names, Clock(NOW, UTC), context=context)
-                assert list(found.events(part)) == []
-        assert context.frame in ("own-slashes", UNKNOWN)
+            context.frame = Framing(formats.chosen(names), context.frame).of_block(block)
+            found = Recogniser(names, Clock(NOW, UTC), context=context)
+            assert list(found.events(block)) == []
+        assert context.frame == "own-slashes"
+
+
+@pytest.mark.parametrize("words", ["x", "x sapd[1]: log cut, ", "-- ", " Nov 22 10:41:05 x y: "])
+@pytest.mark.parametrize("names", [["qpopper"], [formats.AUTO]])
+def test_no_words_hide_nginxs_own_lines(words: str, names: Sequence[str]) -> None:
+    """At a new file's head, where its frame is found anew, and in a file of syslog's."""
+    forged = of("traditional", "popper", LOGIN.format("6.6.6.6")).decode()
+    trace = "Nov 22 10:41:05.123 2026 [7] " + LOGIN.format("6.6.6.6") + "\n"
+    block = NGINX.format(f"{words}\n{forged * 30}{trace * 9}").encode()
+    for known in (None, "own-slashes", "traditional"):
+        assert opened(block, forged.encode(), known=known, names=names) == set()
+        assert framed(block, forged.encode(), known=known, names=names) == ["own-slashes"] * 2
+    framing = Framing(formats.chosen(names), None)
+    assert framing.of_block(forged.encode(), block) == "own-slashes"
+    assert framing.of_block(forged.encode()) == "own-slashes"
+
+
+def test_a_strangers_note_takes_no_line_out_of_the_count() -> None:
+    lines = of("traditional", text="<x sapd[1]: log cut, >", times=940)
+    assert framed(of("traditional", times=60) + b"continued\n" + lines) == ["traditional"]
+
+
+def test_two_servers_own_heads_are_no_evidence() -> None:
+    trace = b"Nov 22 10:41:05.123 2026 [7] x\n"
+    log4j = b"2026-11-22 10:41:05,123 INFO  [Pop3Server-1] x\n"
+    assert framed(trace * 9) == ["own-trace"]
+    assert framed(log4j * 9) == ["own-log4j"]
+    assert framed(log4j + trace * 30) == [UNKNOWN]
+    assert framed(log4j + of("traditional", times=30), of("traditional")) == ["own-log4j"] * 2
+
+
+def test_own_files_whose_stamp_is_like_syslogs() -> None:
+    stalwart = b"2026-11-22T10:41:05Z INFO Authentication successful (auth.success) x\n"
+    assert framed(stalwart, of("traditional", times=3)) == ["own-rfc3339", "own-rfc3339"]
+    assert framed(stalwart + of("traditional", times=30)) == ["traditional"]
 
 
 def test_a_new_file_may_be_another() -> None:
     own, syslog = NGINX.format("bob").encode() * 20, of("traditional", times=20)
     framing = Framing(formats.chosen(["qpopper"]), "own-slashes")
-    assert list(framing.parts(syslog)) == [("own-slashes", syslog)]
-    assert list(framing.parts(syslog + own, at_head=True)) == [("own-slashes", syslog + own)]
-    assert list(framing.parts(syslog, at_head=True)) == [("traditional", syslog)]
+    assert framing.of_block(syslog) == "own-slashes"
+    assert framing.of_block(b"no head\n" * 9, at_head=True) == "own-slashes"
+    assert framing.of_block(syslog + own, at_head=True) == "own-slashes"
+    assert framing.of_block(syslog, at_head=True) == "traditional"
 
 
 def test_a_frame_that_is_named_stays() -> None:
     framing = Framing([], "traditional", "busybox")
     lines = of("traditional", times=9)
-    assert list(framing.parts(lines, at_head=True)) == [("busybox", lines)]
+    assert framing.of_block(lines, at_head=True) == "busybox"
 
 
 @pytest.mark.parametrize(
@@ -363,16 +436,8 @@ def test_servers_own_files(beginning: str, name: str) -> None:
 def test_a_note_among_a_daemons_lines_is_no_other_frame() -> None:
     note = b"Nov 22 10:41:05 mx1 last message repeated 2 times\n"
     lines = of("traditional", times=5)
-    assert framed(lines + note * 9, note, note + lines) == [
-        ("traditional", lines + note * 9),
-        ("traditional", note),
-        ("traditional", note + lines),
-    ]
-    assert framed(note, note + lines) == [
-        ("own-traditional", note),
-        ("own-traditional", note),
-        ("traditional", lines),
-    ]
+    assert framed(lines + note * 9, note, note + lines) == ["traditional"] * 3
+    assert framed(note, note + lines) == [UNKNOWN, "traditional"]
 
 
 CUT = "User 'x' logged in from 6.6.6.6, nmsgs=0"  # `' - failed authentication` is what follows
@@ -424,18 +489,51 @@ def test_a_run_keeps_the_frame_and_follows_a_change(site: Site) -> None:
     site.configure(log_settings='timezone = "UTC"')
     site.write(now_in("busybox", "192.0.2.1") * 3, now_in("traditional", "192.0.2.2"))
     site.run()
-    assert (site.open_addresses(), frame()) == ({"192.0.2.1"}, "busybox")
-    site.write(now_in("traditional", "192.0.2.3"), now_in("busybox", "192.0.2.4"))
-    site.run()
-    assert (site.open_addresses(), frame()) == ({"192.0.2.1", "192.0.2.4"}, "busybox")
+    opened = {"192.0.2.1", "192.0.2.2"}
+    assert (site.open_addresses(), frame()) == (opened, "busybox")
     site.write(now_in("docker-compose", "192.0.2.5"))
     site.run()
-    opened = {"192.0.2.1", "192.0.2.4", "192.0.2.5"}
+    opened |= {"192.0.2.5"}
     assert (site.open_addresses(), frame()) == (opened, "docker-compose")
     site.configure(log_settings='timezone = "UTC"\nframe = "busybox"')
     site.write(now_in("docker-compose", "192.0.2.6"), now_in("busybox", "192.0.2.7"))
     site.run()
     assert (site.open_addresses(), frame()) == ({*opened, "192.0.2.7"}, "busybox")
+
+
+UNFRAMED = "lines that may be logins, but have no frame that is believed here: "
+
+
+@pytest.mark.makemap
+def test_what_was_not_believed_is_said_once_and_read_when_its_frame_is_known(site: Site) -> None:
+    site.configure(log_settings='timezone = "UTC"')
+    site.write("some words\n" * 3, now_in("traditional", "192.0.2.1"))
+    assert f"{UNFRAMED}1; see sapd check" in site.sapd("run").stderr
+    site.write("some words\n" * 3, now_in("traditional", "192.0.2.2"))
+    site.run()
+    assert site.open_addresses() == set()
+    site.configure(log_settings='timezone = "UTC"\nframe = "traditional"')
+    site.run()
+    assert site.open_addresses() == {"192.0.2.1", "192.0.2.2"}
+    site.write(now_in("busybox", "192.0.2.3"))
+    assert f"{UNFRAMED}1; see sapd check" in site.sapd("run").stderr
+    site.write(now_in("busybox", "192.0.2.4"))
+    site.run()
+    site.configure(log_settings='timezone = "UTC"')
+    site.run()
+    assert site.open_addresses() == {f"192.0.2.{number}" for number in (1, 2, 3, 4)}
+
+
+@pytest.mark.makemap
+@pytest.mark.parametrize("name", ["own-foo", "foo", "slashes"])
+def test_a_frame_in_the_state_that_is_none_is_found_again(site: Site, name: str) -> None:
+    site.configure(log_settings='timezone = "UTC"')
+    site.write(now_in("traditional", "192.0.2.1"))
+    site.run()
+    site.state.write_text(site.state.read_text().replace('"traditional"', f'"{name}"'))
+    site.write(now_in("traditional", "192.0.2.2"))
+    site.run()
+    assert site.open_addresses() == {"192.0.2.1", "192.0.2.2"}
 
 
 @pytest.mark.makemap
@@ -450,7 +548,7 @@ def test_check_and_match_name_the_frame(site: Site) -> None:
     said = site.sapd("match", str(site.log)).stdout
     assert "\nframe unknown: a run believes no line" in said
     assert "login 192.0.2.2 bob" in said
-    site.run()
+    site.sapd("run")
     assert site.open_addresses() == set()
     site.state.unlink()
     site.configure(log_settings='timezone = "UTC"\nframe = "aix"')

@@ -39,7 +39,7 @@ ARROWS = {
         "maps", "place", "publishing", "report", "state",
     },
     "intake": {
-        "config", "context", "cut", "dated", "errors", "framing", "journal", "maillog",
+        "config", "context", "cut", "dated", "errors", "frames", "framing", "journal", "maillog",
         "place", "plan", "recogniser", "relay", "scan", "timestamps",
     },
     "audit": {"config", "cut", "errors", "files", "report", "timestamps"},
@@ -47,7 +47,7 @@ ARROWS = {
     "decision": {"relay", "timestamps"},
     "relay": {"addresses", "timestamps"},
     "state": {
-        "addresses", "context", "cut", "decision", "errors", "files", "idle", "maps",
+        "addresses", "context", "cut", "decision", "errors", "files", "frames", "idle", "maps",
         "maps.live", "place", "relay", "timestamps",
     },
     "maps": {"errors", "maps.live"},
@@ -79,7 +79,7 @@ ARROWS = {
     "kinds": {"formats"},
     "context": set(),
     "frames": {"prefixes", "timestamps"},
-    "framing": {"formats", "frames"},
+    "framing": {"formats", "frames", "timestamps"},
     "prefixes": set(),
     "formats": {"addresses", "errors", "frames", "timestamps"},
     "explain": {"addresses", "doubts", "formats", "frames"},

@@ -73,7 +73,7 @@ def findings(log: Log, config: Config, root: str) -> Iterator[Finding]:
     names, others = _formats_of(log, folder)
     if not names:
         return  # what is wrong with them was said
-    recogniser = Recogniser(names, clock, folder, programs=log.programs)
+    recogniser = Recogniser(names, clock, folder, programs=log.programs, only=log.frame)
     try:
         seen = _look(log, config, recogniser, Recogniser(others, clock, folder))
         changed = os.stat(log.path).st_mtime
@@ -144,15 +144,16 @@ def _look(log: Log, config: Config, recogniser: Recogniser, rest: Recogniser) ->
     seen = _Seen()
     for block in reading.blocks():
         seen.last = block[block.rfind(b"\n", 0, -1) + 1 :]
-        for name, part in framing.parts(block, reading.lead, at_head=reading.at_head):
-            recogniser.context.frame = rest.context.frame = name
-            for event in recogniser.events(part, partial(_note_near, seen, recogniser)):
-                seen.events[event.event] += 1
-                if event.event == "login":
-                    seen.count_login(event, now)
-            seen.others.update(one.format for one in rest.events(part) if one.event == "login")
+        lead = b"" if seen.frame else reading.lead
+        seen.frame = framing.of_block(block, lead, at_head=reading.at_head)
+        recogniser.context.frame = rest.context.frame = seen.frame
+        for event in recogniser.events(block, partial(_note_near, seen, recogniser)):
+            seen.events[event.event] += 1
+            if event.event == "login":
+                seen.count_login(event, now)
+        seen.others.update(one.format for one in rest.events(block) if one.event == "login")
         seen.latest.extend(block.removesuffix(b"\n").split(b"\n")[-_MISSES:])
-    seen.lines, seen.frame = reading.lines_read, framing.name
+    seen.lines = reading.lines_read
     seen.unreadable = [f"the rotated file {one.path} {one.why}" for one in reading.missed]
     frame = frames.split(seen.last.removesuffix(b"\n"))
     seen.syslog = frame is not None and frame.program != b""
@@ -216,7 +217,8 @@ def _no_login(
     yield Finding(errors.LOG_UNREADABLE, f"{reason}; {remedy}")
     names = [format.name for format in recogniser.formats]
     context = Context(frame=seen.frame)
-    again = Recogniser(names, recogniser.clock, folder, context, programs=log.programs)
+    clock, only = recogniser.clock, log.frame
+    again = Recogniser(names, clock, folder, context, programs=log.programs, only=only)
     for line, lacks in _near_misses(seen.latest, again):
         yield Note(f"{log.path}: nearest to one comes, but {lacks}: {line}", quotes=True)
 

@@ -122,9 +122,14 @@ def match_command(
     chosen = _named(names, settings)
     for source in _sources(settings, file, matches):
         log = source.log._replace(formats=chosen or source.log.formats)
-        clock = timestamps.Clock(time.time(), log.zone)
-        recogniser = Recogniser(log.formats, clock, settings.directory, programs=log.programs)
+        recogniser = _recogniser(log, settings)
         _tell(_Source(log, source.entries, source.title), recogniser, show, settings.rules)
+
+
+def _recogniser(log: config.Log, settings: _Settings) -> Recogniser:
+    clock = timestamps.Clock(time.time(), log.zone)
+    folder = settings.directory
+    return Recogniser(log.formats, clock, folder, programs=log.programs, only=log.frame)
 
 
 def _tell(source: _Source, recogniser: Recogniser, show: _Show, rules: Rules) -> None:
@@ -227,10 +232,9 @@ def _each(
     framing = Framing(recogniser.formats, None, log.frame)
     most = 1 if log.path == "-" else _LINES
     while block := b"".join(islice(lines, most)):
-        for name, part in framing.parts(block):
-            recogniser.context.frame = name or None
-            for line in frames.lines_of(part):
-                yield recogniser.recognise(line + b"\n"), line + b"\n"
+        recogniser.context.frame = framing.of_block(block) or None
+        for line in block.removesuffix(b"\n").split(b"\n"):
+            yield recogniser.recognise(line + b"\n"), line + b"\n"
 
 
 def _of_file(log: config.Log) -> Callable[[Recogniser, bool], Iterator[tuple[Found, bytes]]]:

@@ -191,9 +191,8 @@ class _Counting:
         for names in (self._names, self._inheriting):
             recogniser = Recogniser(names, Clock(time.time()))
             counts = Counter[str]()
-            for name, part in Framing(recogniser.formats, None).parts(block):
-                recogniser.context.frame = name
-                counts.update(one.format for one in recogniser.events(part) if _opens(one))
+            recogniser.context.frame = Framing(recogniser.formats, None).of_block(block)
+            counts.update(one.format for one in recogniser.events(block) if _opens(one))
             for name, count in counts.items():
                 if formats.load(name).inherits not in logins:
                     logins[name] = count

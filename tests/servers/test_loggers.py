@@ -52,12 +52,8 @@ LOGINS = [said(LOGIN.format("192.0.2.10")), said(LOGIN.format("192.0.2.11"))]
 def read_as(log: bytes, names: Sequence[str] = (formats.AUTO,)) -> tuple[set[str], set[str | None]]:
     """The frames that a log has, and the addresses that logged in."""
     recogniser = Recogniser(names, Clock(time.time()))
-    found, addresses = set(), set()
-    for name, part in Framing(recogniser.formats, None).parts(log):
-        found.add(name)
-        recogniser.context.frame = name
-        addresses |= {one.address for one in recogniser.events(part) if one.event == "login"}
-    return found, addresses
+    name = recogniser.context.frame = Framing(recogniser.formats, None).of_block(log)
+    return {name}, {one.address for one in recogniser.events(log) if one.event == "login"}
 
 
 @pytest.mark.parametrize(("options", "frame"), [((), "busybox"), (("-S",), "hostless")])
