@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -34,6 +35,7 @@ class Repeated:
         env: dict[str, str] | None = None,
     ) -> None:
         self.site = site
+        self.prefix = prefix
         numbers = (str(duration), str(every))
         # Whatever the caller of the tests ignores, as `nohup` and `&` have it.
         self.command = [
@@ -78,5 +80,13 @@ class Repeated:
     def end(self, status: int = 0) -> list[str]:
         """Have it end, once it has begun a pass: from then on a signal waits for its end."""
         wait_until((self.site.state.parent / "lock").exists)
+        if not self.prefix:  # the lock may be another's
+            wait_until(self._waits_for_signals)
         self.process.send_signal(signal.SIGTERM)
         return self.ends(status)
+
+    def _waits_for_signals(self) -> bool:
+        """Whether the process has SIGTERM blocked; proc(5)."""
+        about = Path(f"/proc/{self.process.pid}/status").read_text()
+        blocked = int(about.split("SigBlk:")[1].split()[0], 16)
+        return bool(blocked >> signal.SIGTERM - 1 & 1)
