@@ -11,8 +11,7 @@ from typing import NamedTuple
 class Took(NamedTuple):
     """One command's processor time in seconds, and its peak memory in MiB.
 
-    Of the programs that it starts, time is added up, and memory is that of the largest. Linux
-    counts that of whoever starts a command, too: it is never less than this program's, 30 MiB.
+    Of the programs that it starts, time is added up, and memory is that of the largest.
     """
 
     seconds: float
