@@ -554,3 +554,18 @@ def test_check_and_match_name_the_frame(site: Site) -> None:
     site.configure(log_settings='timezone = "UTC"\nframe = "aix"')
     site.run()
     assert site.open_addresses() == {"192.0.2.1", "192.0.2.2"}
+
+
+def test_a_scan_of_busyboxs_defers_no_line_that_may_be_cut() -> None:
+    """The later of two equal logins is as long as what busybox cuts, the earlier is not."""
+    login = LOGIN.format("192.0.2.1").replace("h.example.net", "h" * 130)
+    head = HEADS["busybox"][0].format("popper") + login
+    for size in range(40):
+        lines = [
+            head.replace("h)", "h" * size + ")").replace("4242", "7"),
+            head.replace("h)", "h" * size + ")").replace("41:05", "41:06"),
+        ]
+        block = "".join(line + "\n" for line in lines).encode()
+        scan = Deduplicator(recogniser("qpopper", "busybox"), NOW + AHEAD)
+        found = [*scan.events(block), *scan.flush()]
+        assert latest(found) == latest(list(recogniser("qpopper", "busybox").events(block)))
