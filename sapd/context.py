@@ -39,7 +39,8 @@ class Context:
     `cut` has each writer whose logger has cut a message, {"host program": Doubt}; the writer
     `ANYONE` stands for all of them. `frame` is that of the log (see `framing`), "" if it could not
     be told yet; with None each line is taken for a log of its own. `unframed` says that lines of
-    interest had no frame that counts, and that a person was told.
+    interest had no frame that counts, and that a person was told. `containers` are those that
+    print lines of their own, with the time when one was seen (UTC epoch seconds).
     """
 
     def __init__(
@@ -49,8 +50,10 @@ class Context:
         frame: str | None = None,
         *,
         unframed: bool = False,
+        containers: dict[str, float] | None = None,
     ) -> None:
         """By default, nothing was said."""
+        self.containers = containers or {}
         self.unframed = unframed
         self.connects = connects or {}
         self.cut = cut or {}
@@ -63,7 +66,10 @@ class Context:
         return isinstance(other, Context) and vars(self) == vars(other)
 
     def expire(self, now: float) -> None:
-        """Drop connects that are more than a day away from `now`, in either direction."""
+        """Drop what is more than a day away from `now`, in either direction."""
+        self.containers = {
+            name: time for name, time in self.containers.items() if abs(now - time) <= DAY
+        }
         self.connects = {
             key: (address, time)
             for key, (address, time) in self.connects.items()

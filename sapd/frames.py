@@ -39,6 +39,7 @@ LONGEST = 1000
 OWN = "own"
 """The frame of a server's own file whose head only a format knows."""
 
+_CONTAINER = b"(?P<container>" + CONTAINER + b")"
 _SD_ELEMENT = rb'\[[^\s=\]"]+(?: [^\s=\]"]+="(?:[^"\\\]]|\\.)*")*\]'
 _PID = rb"(?:\[(?P<pid>\d*)\])?: "
 _PLAIN_HOST = rb"[^\s\[\]]*[^\s\[\]:]"
@@ -94,9 +95,9 @@ _HEADS = {
     + rb")+) {1,2}(?:\xef\xbb\xbf)?",
     "level-first": _FIRST + _ANY + _WITH_HOST,
     "level-first-hostless": _FIRST + _ANY + _PROGRAM,
-    "docker-compose": CONTAINER + _PLAIN["traditional"],
+    "docker-compose": _CONTAINER + _PLAIN["traditional"],
     **{
-        f"docker-compose-{name}": CONTAINER + head
+        f"docker-compose-{name}": _CONTAINER + head
         for name, head in _PLAIN.items()
         if name != "traditional"
     },
@@ -120,6 +121,7 @@ _WRAPPERS = {  # by what they begin with
 }
 # Bytes that busybox syslogd reads of a message, by its build: 256 unless somebody said more.
 _BUSYBOX_READS = (256, 512)
+_LONGEST_NAME = 200  # bytes of a container's name, and blanks behind
 _CUT_SHORT = ("busybox", "hostless", "logread")  # what their names end in
 _LEAST_UNWRITTEN, _MOST_UNWRITTEN = 3 + 1, 5 + 16 + 1  # bytes: `<5>`, or `<191>` and a stamp; a NUL
 
@@ -128,7 +130,8 @@ class Frame(NamedTuple):
     """The parts of a line; host and program are empty in a server's own file.
 
     A missing process number is "-", one that the frame has no place for is empty. `name` is that
-    of the frame; a message that comes with its parts, from a journal, has none.
+    of the frame; a message that comes with its parts, from a journal, has none. What stands before
+    a container's lines begins the host, up to a |: whoever writes there is of that container.
     """
 
     stamp: bytes
@@ -208,7 +211,14 @@ def split(line: bytes, log: str | None = None) -> Frame | None:
     for beginning, wrapper in _WRAPPERS.items():
         if message.startswith(beginning) and (inner := compiled(wrapper).fullmatch(message)):
             message = inner["message"]
-    return Frame(parts["stamp"], parts.get("host", b""), parts["program"], pid, message, name)
+    host = container_of(line) + parts.get("host", b"")
+    return Frame(parts["stamp"], host, parts["program"], pid, message, name)
+
+
+def container_of(line: bytes) -> bytes:
+    """The container whose line docker compose wrote, and a |; nothing if it is none's."""
+    found = compiled(CONTAINER).match(line) if b" | " in line[:_LONGEST_NAME] else None
+    return found[0].replace(b" ", b"") if found else b""
 
 
 def is_note(line: bytes) -> bool:

@@ -16,6 +16,9 @@ looked for in every block, whatever the formats. Where two servers' heads stand,
 one line in a hundred has no known head, nothing is known of who writes the file, and nothing there
 is evidence. Indented lines go on with the one before and don't count for that; nothing that is left
 out there has a server's own head.
+
+In what docker compose writes, each container is a file of its own kind: one that has printed a line
+without a head within a day may print a client's newlines, and is not believed.
 """
 
 from collections import Counter
@@ -44,11 +47,21 @@ class Framing:
     """
 
     def __init__(
-        self, formats: Sequence[Format], known: str | None, fixed: str | None = None
+        self,
+        formats: Sequence[Format],
+        known: str | None,
+        fixed: str | None = None,
+        containers: dict[str, float] | None = None,
+        now: float = 0,
     ) -> None:
-        """`known` is what was found before, `fixed` what the log's setting says."""
+        """`known` is what was found before, `fixed` what the log's setting says.
+
+        To `containers` those are added that print lines of their own, with `now`.
+        """
         self._own_heads = [head for format in formats for head in format.own_file]
         self._fixed = fixed
+        self._containers: dict[str, float] = {} if containers is None else containers
+        self._now = now
         self.name = fixed or known or UNKNOWN
 
     def of_block(self, block: bytes, lead: bytes = b"", *, at_head: bool = False) -> str:
@@ -58,7 +71,20 @@ class Framing:
         """
         if self._fixed is None:
             self.name = self._found(block, lead, at_head=at_head)
+        for text in (lead, block):
+            self._note_containers(text)
         return self.name
+
+    def _note_containers(self, text: bytes) -> None:
+        """Note whose container has printed a line without a head."""
+        if b" | " not in text:
+            return
+        frame = self.name if frames.is_syslog(self.name) else None
+        for line in text.split(b"\n"):
+            container = frames.container_of(line)
+            blank = line.endswith(b"| ")
+            if container and not blank and not frames.is_syslog(frames.name_in(line, frame)):
+                self._containers[container.decode()] = self._now
 
     def _found(self, block: bytes, lead: bytes, *, at_head: bool) -> str:
         if any(_has_nginx(text) for text in (lead, block)):
@@ -92,7 +118,12 @@ class Framing:
             return UNKNOWN if frames.is_note(line) else name
         if any(head.match(line) for head in self._own_heads):
             return name or OWN
-        if frames.is_note(line) or line[:1].isspace() or name in _LIKE_SYSLOG:
+        if (
+            frames.is_note(line)
+            or frames.container_of(line)
+            or line[:1].isspace()
+            or name in _LIKE_SYSLOG
+        ):
             return UNKNOWN
         return None
 

@@ -151,7 +151,7 @@ def _outcome(
         unframed = 0
     again = unframed > 0 and not (frames.is_own(context.frame) or unfinished)
     if again:
-        context = Context(was.connects, was.cut, context.frame)
+        context = Context(was.connects, was.cut, context.frame, containers=context.containers)
     context.unframed = told or unframed > 0
     return context, 0 if told else unframed, again
 
@@ -244,8 +244,13 @@ def cut_plan(log: Log, config: Config, now: float) -> Callable[[int, Position], 
 
 def _copy(context: Context) -> Context:
     """Where a reading fails, its lines are read again, and must mean the same again."""
-    unframed = context.unframed
-    return Context(dict(context.connects), dict(context.cut), context.frame, unframed=unframed)
+    return Context(
+        dict(context.connects),
+        dict(context.cut),
+        context.frame,
+        unframed=context.unframed,
+        containers=dict(context.containers),
+    )
 
 
 def _recogniser(log: Log, config: Config, context: Context, now: float) -> Recogniser:
@@ -318,7 +323,10 @@ def _events(
         yield from _events_of_journal(reading, recogniser)
         return
     deduplicator = scan.Deduplicator(recogniser, tally.until)
-    framing = Framing(recogniser.formats, recogniser.context.frame, frame)
+    context = recogniser.context
+    framing = Framing(
+        recogniser.formats, context.frame, frame, context.containers, recogniser.clock.now
+    )
     recogniser.context.frame = framing.name
     begun = False
     for block in reading.blocks():

@@ -137,7 +137,7 @@ class Recogniser:
         name = self.context.frame
         frame = frames.split(text, name)
         of_this_log = frame is not None or name is None
-        if frame is not None and self._only not in (None, frame.name):
+        if frame is not None and not self._counts(frame):
             of_this_log = False
         if kinds and of_this_log:
             self.framed += 1
@@ -156,6 +156,13 @@ class Recogniser:
         if len(text) >= LONGEST:
             return _TOO_LONG
         return self._evidence(kinds, text, frame, alone, doubted)
+
+    def _counts(self, frame: Frame) -> bool:
+        """Whether lines of this frame, and of this container, count in the log."""
+        container, bar, _ = frame.host.partition(b"|")
+        return self._only in (None, frame.name) and (
+            not bar or _text(container + bar) not in self.context.containers
+        )
 
     def recognise_frame(self, frame: Frame) -> Event | Rejection | None:
         """The same for a message that came with its frame, from a journal, and not as a line."""

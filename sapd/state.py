@@ -645,6 +645,7 @@ def _context(read: Any) -> Context:
         {_text(writer): _doubt(doubt) for writer, doubt in read["cut"].items()},
         _frame(read.get("frame")),
         unframed=read.get("unframed") is True,
+        containers={_text(key): _number(at) for key, at in read.get("containers", {}).items()},
     )
 
 

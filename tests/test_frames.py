@@ -90,7 +90,8 @@ def test_an_example_is_of_its_frame_alone(name: str, head: str) -> None:
     assert found is not None
     pid = b"" if name in WITHOUT_PID else b"4242"
     assert (found.program, found.pid) == (b"popper", pid)
-    assert found.host == (b"" if "hostless" in name or "logread" in name or not pid else b"mx1")
+    host = b"" if "hostless" in name or "logread" in name or not pid else b"mx1"
+    assert found.host == (b"pop-mail_1|" if name.startswith("docker-compose") else b"") + host
     assert found.message == b"Session from x: mx2 popper[7]: y"
     time = Clock(NOW, UTC).epoch(found.stamp)
     assert time is not None
@@ -279,7 +280,7 @@ def opened(
     """The addresses of the logins in these blocks of a log, as a run reads them."""
     context = Context(frame=known)
     found = Recogniser(names, Clock(NOW, UTC), context=context)
-    framing = Framing(found.formats, known)
+    framing = Framing(found.formats, known, None, context.containers, NOW)
     scan = Deduplicator(found, NOW + AHEAD)
     events: list[Event] = []
     for block in blocks:
@@ -381,6 +382,30 @@ def test_no_words_hide_nginxs_own_lines(words: str, names: Sequence[str]) -> Non
 def test_a_strangers_note_takes_no_line_out_of_the_count() -> None:
     lines = of("traditional", text="<x sapd[1]: log cut, >", times=940)
     assert framed(of("traditional", times=60) + b"continued\n" + lines) == ["traditional"]
+
+
+@pytest.mark.parametrize("names", [["qpopper"], [formats.AUTO]])
+def test_a_container_that_prints_lines_of_its_own_is_not_believed(names: Sequence[str]) -> None:
+    login = of("docker-compose", "popper", LOGIN.format("192.0.2.1"))
+    web = b"web-1         | "
+    forged = login.replace(b"pop-mail_1    | ", web).replace(b"192.0.2.1", b"6.6.6.6")
+    request = web + b"User-Agent: x\n"
+    for log in ([login * 9, request + forged], [request + login, forged], [request, forged, login]):
+        assert opened(*log, names=names) == {"192.0.2.1"}
+    assert opened(login + web + b"\n", forged) == {"192.0.2.1", "6.6.6.6"}
+
+
+def test_containers_share_no_session() -> None:
+    """Two of them may have the same program of the same process number."""
+    found = recogniser("popa3d", "docker-compose")
+    head = HEADS["docker-compose"][0].format("popa3d")
+    for container in ("pop-mail_1", "pop-mail_2"):
+        line = head.replace("pop-mail_1", container) + f"Session from 192.0.2.{container[-1]}\n"
+        found.recognise(line.encode())
+    assert sorted(address for address, _ in found.context.connects.values()) == [
+        "192.0.2.1",
+        "192.0.2.2",
+    ]
 
 
 def test_two_servers_own_heads_are_no_evidence() -> None:

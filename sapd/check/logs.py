@@ -140,7 +140,8 @@ def _look(log: Log, config: Config, recogniser: Recogniser, rest: Recogniser) ->
     others = [other.file(now) for other in config.logs]
     earlier = dated.earlier(log.pattern, now, edge, log.zone)
     reading = Reading(log.path, None, edge, 0, recogniser.clock, others, earlier, counting=True)
-    framing = Framing([*recogniser.formats, *rest.formats], None, log.frame)
+    containers = recogniser.context.containers = rest.context.containers
+    framing = Framing([*recogniser.formats, *rest.formats], None, log.frame, containers)
     seen = _Seen()
     for block in reading.blocks():
         seen.last = block[block.rfind(b"\n", 0, -1) + 1 :]

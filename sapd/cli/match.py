@@ -229,7 +229,7 @@ def _each(
 
     Standard input is taken line by line, as it comes.
     """
-    framing = Framing(recogniser.formats, None, log.frame)
+    framing = Framing(recogniser.formats, None, log.frame, recogniser.context.containers)
     most = 1 if log.path == "-" else _LINES
     while block := b"".join(islice(lines, most)):
         recogniser.context.frame = framing.of_block(block) or None
