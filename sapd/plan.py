@@ -96,6 +96,9 @@ def make(terms: Terms, was: Position | None, opened: ExitStack) -> Plan:
 
 def _plan(terms: Terms, was: Position | None, opened: ExitStack) -> Plan:
     log = open_log(terms.path, opened)
+    if log is not None and terms.earlier and rotated.is_foreign(terms.path, log.about().st_uid):
+        reason = "it is another user's, who may make files of any name in this folder"
+        raise OSError(errno.EPERM, reason)
     every = rotated.neighbours(terms.path, terms.earlier, terms.others)
     given_up = ""
     if was is not None and was.stalls >= _MOST_STALLS:

@@ -6,6 +6,9 @@ The names, beside the log or beside what it is a link to:
 - for `current` those of multilog, svlogd and s6-log: @ and a TAI64N stamp, `.s` or `.u`; `previous`
 - the earlier dates of a name that is the date, or that of what a link leads to
 - each of them compressed
+
+A name says nothing of who made the file. So in a folder where others may make files, only those of
+root, of the log's owner and of the user who reads count.
 """
 
 import io
@@ -72,9 +75,19 @@ def neighbours(path: str, earlier: Sequence[str], others: Collection[str]) -> li
             about = entry.stat(follow_symlinks=False)
         except FileNotFoundError:
             raise Rotating from None
-        if stat.S_ISREG(about.st_mode):
+        if stat.S_ISREG(about.st_mode) and not is_foreign(entry.path, about.st_uid, path):
             found.append(Neighbour(entry.path, about.st_mtime_ns, age))
     return sorted(found, key=lambda one: (one.age, -one.changed, one.path))
+
+
+def is_foreign(path: str, owner: int, log: str = "") -> bool:
+    """Whether a stranger may have made a file of this owner, under the name that a log may have."""
+    folder = os.stat(os.path.dirname(path))
+    trusted = {0, os.geteuid()}
+    with suppress(OSError):
+        trusted.add(os.stat(log).st_uid)
+    others_write = folder.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return owner not in trusted and (others_write != 0 or folder.st_uid not in trusted)
 
 
 def others_beside(path: str, known: Collection[str]) -> Iterator[str]:

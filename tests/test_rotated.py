@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sapd import logfile, rotated, zstd
+from sapd import errors, logfile, rotated, zstd
 from sapd.maillog import Reading
 from sapd.place import Position
 from sapd.plan import Missed
@@ -234,3 +234,51 @@ def test_a_file_that_may_not_be_read_is_said(tmp_path: Path) -> None:
         patch.setattr(rotated, "open_regular", refused)
         found = follower.look()
     assert found == ([20, 22], [Missed(str(loop), None, "can't be read: Permission denied")])
+
+
+STRANGER = 65534
+
+
+def open_to_all(path: Path, *files: str, mode: int = 0o1777) -> Path:
+    """A folder where anybody may make files, with these of a stranger's."""
+    path.mkdir()
+    for name in files:
+        (path / name).write_bytes(lines(99))
+        os.chown(path / name, STRANGER, STRANGER)
+    path.chmod(mode)
+    return path
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("mode", [0o1777, 0o777, 0o775])
+def test_a_strangers_file_is_no_rotated_one(tmp_path: Path, mode: int) -> None:
+    log = open_to_all(tmp_path / "logs", "pop-99999999999.log", mode=mode) / "pop.log"
+    follower = begun(log)
+    log.rename(f"{log}.1")
+    log.write_bytes(lines(21))
+    assert follower.look() == ([20, 21], [])
+    os.chown(f"{log}.1", STRANGER, STRANGER)
+    os.chown(log, STRANGER, STRANGER)  # whose log this is may make its rotated files
+    assert [one.path for one in rotated.neighbours(str(log), [], [])] == [
+        f"{log.parent}/pop-99999999999.log",
+        f"{log}.1",
+    ]
+
+
+@pytest.mark.root
+def test_where_only_the_owner_makes_files_they_may_be_anybodys(tmp_path: Path) -> None:
+    log = open_to_all(tmp_path / "logs", "pop.log.1", mode=0o755) / "pop.log"
+    log.write_bytes(lines(21))
+    assert len(rotated.neighbours(str(log), [], [])) == 1
+
+
+@pytest.mark.root
+def test_a_strangers_file_is_not_todays(tmp_path: Path) -> None:
+    log = open_to_all(tmp_path / "logs", "pop-20261128.log") / "pop-20261128.log"
+    earlier = [f"{log.parent}/pop-20261127.log"]
+    times = NOW - WINDOW, NOW - WINDOW
+    reading = Reading(str(log), None, *times, Clock(NOW), [], earlier)
+    with pytest.raises(errors.SapdError, match="another user's"):
+        list(reading.blocks())
+    os.chown(log, 0, 0)
+    assert list(Reading(str(log), None, *times, Clock(NOW), [], earlier).blocks()) == [lines(99)]

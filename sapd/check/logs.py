@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -89,6 +90,7 @@ def findings(log: Log, config: Config, root: str) -> Iterator[Finding]:
     yield from _formats(log, seen, recogniser, folder)
     yield from _evidence(log, seen, recogniser.unusable)
     yield from _zone(log, changed - (clock.of_line(seen.last) or changed))
+    yield from _folder(log)
     yield from _crowds(log, seen, config)
     yield from _cutting(log, root)
     if seen.syslog:
@@ -174,6 +176,14 @@ def _note_near(
     if near is not None:
         seen.near[near.format] += 1
         seen.differences.setdefault(near.format, Counter())[near.difference] += 1
+
+
+def _folder(log: Log) -> Iterator[Finding]:
+    """Whether others may put files there that look like rotated ones."""
+    folder = os.path.dirname(os.path.realpath(log.path))
+    if os.stat(folder).st_mode & stat.S_IWOTH:
+        reason = "anybody may write to this folder, and make files that look like the log's"
+        yield Note(f"{folder}: {reason}; run chmod o-w {folder}")
 
 
 def _crowds(log: Log, seen: _Seen, config: Config) -> Iterator[Finding]:
