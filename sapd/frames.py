@@ -199,10 +199,11 @@ def split(line: bytes, log: str | None = None) -> Frame | None:
     Of a server's own file the parts are empty, and the message is the whole line: only the
     server's format knows more.
     """
-    name = name_in(line, log)
+    found = head(line, log) if log is not None else None
+    name = log if found is not None else name_in(line, log)
     if name is None:
         return None
-    found = head(line, name)
+    found = found or head(line, name)
     if found is None:
         return Frame(b"", b"", b"", b"-", line, name)
     parts = found.groupdict(b"")

@@ -90,6 +90,7 @@ def findings(log: Log, config: Config, root: str) -> Iterator[Finding]:
     yield from _formats(log, seen, recogniser, folder)
     yield from _evidence(log, seen, recogniser.unusable)
     yield from _zone(log, changed - (clock.of_line(seen.last) or changed))
+    yield from _unframed(log, recogniser)
     yield from _folder(log)
     yield from _crowds(log, seen, config)
     yield from _cutting(log, root)
@@ -176,6 +177,15 @@ def _note_near(
     if near is not None:
         seen.near[near.format] += 1
         seen.differences.setdefault(near.format, Counter())[near.difference] += 1
+
+
+def _unframed(log: Log, recogniser: Recogniser) -> Iterator[Finding]:
+    """What may be logins, but has no head that proves who wrote it."""
+    if count := recogniser.unusable.unframed:
+        containers = ", ".join(name.rstrip("|") for name in recogniser.context.containers)
+        which = f"; containers that print lines of their own: {containers}" * bool(containers)
+        reason = f"lines that may be logins, but have no frame that is believed here: {count}"
+        yield Note(f"{log.path}: {reason}{which}; see FRAMES in sapd.toml(5)", quotes=True)
 
 
 def _folder(log: Log) -> Iterator[Finding]:

@@ -515,3 +515,22 @@ def test_strangers_turn_nothing_red(site: Site, root: Path) -> None:
         )
     assert of_log(site, root) == []
     assert not any("nearly fit" in note for note in notes(site, root))
+
+
+def test_containers_that_print_lines_of_their_own(site: Site) -> None:
+    line = f"pop-1  | {login('192.0.2.1')}"
+    forged = f"web-1  | {login('192.0.2.2')}"
+    site.write(line, "web-1  | User-Agent: x\n", forged)
+    said = site.sapd("check").stdout
+    assert "read, login: qpopper 1;" in said
+    assert "believed here: 1; containers that print lines of their own: web-1;" in said
+
+
+def test_a_folder_where_anybody_may_make_files(site: Site) -> None:
+    folder = site.folder / "logs"
+    folder.mkdir()
+    (folder / "qpopper").write_text(login("192.0.2.1"))
+    site.config.write_text(site.config.read_text().replace('"qpopper"', '"logs/qpopper"'))
+    assert "anybody may write to this folder" not in site.sapd("check").stdout
+    folder.chmod(0o1777)
+    assert f"{folder}: anybody may write to this folder" in site.sapd("check").stdout
