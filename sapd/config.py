@@ -24,6 +24,7 @@ from sapd import (
 )
 from sapd.addresses import contains
 from sapd.idle import Snapshot
+from sapd.logfile import COMPRESSED
 from sapd.relay import Rules
 from sapd.toml_table import Refused, Table, nearest
 
@@ -34,6 +35,9 @@ T = TypeVar("T")
 
 _DECISIVE = ("server",)
 """Settings on which it depends what others mean."""
+
+_ALIKE = 0.7
+"""How alike two names of formats must be for one to be meant by the other."""
 
 
 class Log(NamedTuple):
@@ -176,7 +180,7 @@ class _Sections:
         self._try(lambda: top.only(*settings.EXAMPLES[""]))
         folder = self._try(lambda: top.path("formats_directory", defaults.FORMATS_DIRECTORY))
         known = self._try(lambda: self._formats(folder)) if folder else None
-        logs = self._logs(known)
+        logs = self._logs(known, folder or defaults.FORMATS_DIRECTORY)
         policy = self._try(lambda: top.table("policy")) or Table(top.file, "policy", {})
         self._try(lambda: policy.only(*settings.EXAMPLES["policy"]))
         access = self._try(lambda: maps.access_of(top.table("access"), policy))
@@ -192,11 +196,21 @@ class _Sections:
         in_order = sorted(self._mistakes, key=lambda mistake: getattr(mistake, "line", 0) or inf)
         raise Mistake(in_order, Readable(directory, access, rules, top.has("access")))
 
-    def _logs(self, known: list[str] | None) -> tuple[Log, ...]:
+    def _logs(self, known: list[str] | None, folder: str) -> tuple[Log, ...]:
         """The logs; where the `known` formats are not known their names are not looked at."""
-        tables = self._try(lambda: _some_logs(self._top)) or []
-        found = [self._try(partial(_log, table, known)) for table in tables]
-        return tuple(log for log in found if log is not None)
+        found: list[Log] = []
+        seen: dict[str, Table] = {}
+        for table in self._try(lambda: _some_logs(self._top)) or []:
+            log = self._try(partial(_log, table, known, folder))
+            if log is None:
+                continue
+            found.append(log)
+            path = log.path if log.journal else os.path.realpath(log.file(time()))
+            first = seen.setdefault(path, table)
+            if first is not table and not log.journal:
+                why = f"names the same file as line {first.line_of('path')}; remove one [[log]]"
+                self._mistakes.append(Refused(table, "path", f"log.path {why}"))
+        return tuple(found)
 
     def _rules(self, policy: Table) -> Rules | None:
         windows: dict[Network, float] = {}
@@ -303,13 +317,15 @@ def _refuse_one_file_for_two(top: Table, config: Config) -> None:
         seen[real] = role
 
 
-def _log(table: Table, known: list[str] | None) -> Log:
+def _log(table: Table, known: list[str] | None, folder: str) -> Log:
     table.only(*settings.EXAMPLES["log"])
     path, matches = _journal(table) if table.has("journal") else (table.path("path"), ())
     names = table.texts("formats", ("qpopper",))
     for name in names:
         if known is not None and name not in [formats.AUTO, *known]:
-            table.refuse("formats", f'has no format "{name}"{nearest(name, known)}')
+            own = "" if "/" in name else f"; or put {name}.toml into {folder}"
+            near = nearest(name, known, _ALIKE)
+            table.refuse("formats", f'has no format "{name}"{near}{own * (not near.endswith("?"))}')
     if formats.AUTO in names and len(names) > 1:
         table.refuse("formats", f'has "{formats.AUTO}", which stands for all, beside others')
     if not names:
@@ -346,6 +362,8 @@ def _lengths(table: Table) -> tuple[int | None, int]:
 
 def _of_file(table: Table, log: Log) -> Log:
     """The log with its path as it is meant; what a date in that excludes is refused."""
+    if log.path.endswith(COMPRESSED):
+        table.refuse("path", "is compressed; name the file that is written to")
     if why := dated.objection_to(log.path):
         table.refuse("path", why)
     if not dated.is_dated(log.path):

@@ -202,7 +202,7 @@ def cut_log(
 def resume(path: str, position: Position, pending: PendingCut, *, dry: bool = False) -> Position:
     """Finish a cut that an earlier run began; return the position that holds now.
 
-    A cut that can't be finished but has not spoilt anything is no problem: it is planned anew, and
+    A cut that can't be finished but has not damaged anything is no problem: it is planned anew, and
     the lines are counted anew, of which half a marker may have taken some. One that left the log
     half copied, which must then not be read, raises OSError or `SapdError`. With `dry` nothing is
     written.

@@ -20,7 +20,7 @@ def objection_to(path: str) -> str | None:
     for found in _CONVERSION.finditer(path):
         if found[1] not in [*_DAYS, *_HOURS, "%"]:
             known = ", ".join(f"%{letter}" for letter in _DAYS + _HOURS)
-            return f'has "{found[0]}", which is no part of a date: {known}; a literal % is %%'
+            return f'has "{found[0]}", which is not part of a date: {known}; a literal % is %%'
     return None
 
 

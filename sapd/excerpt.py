@@ -13,6 +13,7 @@ from sapd import errors, logfile
 LAST = 10_000
 """Lines that are shown of a log that nobody named."""
 
+_MAGIC = {".gz": b"\x1f\x8b", ".bz2": b"BZh", ".xz": b"\xfd7zXZ\0", ".zst": b"\x28\xb5\x2f\xfd"}
 _BLOCK = 256 * 1024  # bytes
 _LONG = 1024 * 1024  # bytes; the rest of a longer line is skipped
 
@@ -28,10 +29,11 @@ def lines(file: str, progress: Callable[[int], object] | None = None) -> Iterato
             yield from _lines(sys.stdin.buffer)
             return
         with ExitStack() as opened:
-            log: IO[bytes] | io.BufferedIOBase
-            log = packed = opened.enter_context(open(file, "rb"))
-            if file.endswith(logfile.COMPRESSED):
-                unpacked, broken = logfile.unpacking(file, packed)
+            packed = opened.enter_context(open(file, "rb"))
+            log: IO[bytes] | io.BufferedIOBase = packed
+            kind = next((end for end in logfile.COMPRESSED if file.endswith(end)), "")
+            if kind := kind or _compression(packed):
+                unpacked, broken = logfile.unpacking(kind, packed)
                 log = opened.enter_context(unpacked)
             told = 0
             for line in _lines(log):
@@ -43,6 +45,12 @@ def lines(file: str, progress: Callable[[int], object] | None = None) -> Iterato
                 progress(packed.tell())
     except broken as error:
         raise _unreadable(file, error) from None
+
+
+def _compression(file: io.BufferedReader) -> str:
+    """How a file is compressed by its first bytes, as the end of a name; empty if it is not."""
+    head = file.peek(6)
+    return next((end for end, magic in _MAGIC.items() if head.startswith(magic)), "")
 
 
 def last_lines(file: str) -> Iterator[bytes]:

@@ -114,8 +114,11 @@ def _of_message(format: Format, frame: Frame) -> Miss | None:
     """What a format's message lacks; None if it may be no message of that server at all."""
     kinds = [kind for kind in format.lines if kind.event not in ("cut", "rejected")]
     fittings = [_fitting(kind, frame.message) for kind in kinds]
-    needle, end, fits = max(fittings)
-    kind = kinds[fittings.index((needle, end, fits))]
+    # Of several that fit as far the first: older versions' lines stand behind.
+    best = max(
+        range(len(kinds)), key=lambda number: (*fittings[number][:2], fittings[number][2] == 1)
+    )
+    (needle, end, fits), kind = fittings[best], kinds[best]
     nearness = 2.0 + 2 * needle, end
     if fits == 1 and end == len(frame.message):
         needles = ", ".join(f'"{_text(needle)}"' for needle in kind.needles)
@@ -125,8 +128,16 @@ def _of_message(format: Format, frame: Frame) -> Miss | None:
             return None
         return Miss(nearness, f"it is {format.name}'s, but none of its events")
     lacks = _difference(frame.message[end:])
-    reason = f"it is {format.name}'s, but no {kind.event} {lacks}; one reads"
+    what, reads = f"not a {kind.event}", "one reads"
+    if kind.event == "login" and b"fail" in _beginning(frame, end):
+        what, reads = "a failed login", "a login reads"
+    reason = f"it is {format.name}'s, but {what} {lacks}; {reads}"
     return Miss(nearness, f"{reason}: {_text(kind.example)}")
+
+
+def _beginning(frame: Frame, end: int) -> bytes:
+    """What follows the part that fits, up to the first field, in small letters."""
+    return frame.message[end : end + _LONGEST_REST].partition(b"=")[0].lower()
 
 
 def _difference(rest: bytes) -> str:

@@ -237,7 +237,7 @@ class _Reader:
             return read
         base = os.path.join(_SHIPPED, f"{read['inherit']}.toml")
         if not os.path.isfile(base):
-            self._refuse("inherit", f'is "{read["inherit"]}", which is no format of sapd\'s')
+            self._refuse("inherit", f'is "{read["inherit"]}", which is not a format of sapd\'s')
         return {**self._with_inherited(self._toml(base)), **read}
 
     def _parts(self, read: dict[str, Any]) -> dict[str, str]:
@@ -265,7 +265,7 @@ class _Reader:
 
     def _toml(self, file: str) -> dict[str, Any]:
         if os.path.exists(file) and not os.path.isfile(file):  # which would keep us waiting
-            reason = "is no regular file; move it away"
+            reason = "is not a regular file; move it away"
             raise errors.SapdError(errors.BAD_CONFIG, file, reason)
         try:
             with open(file, "rb") as opened:
@@ -352,7 +352,7 @@ class _Reader:
                 warnings.simplefilter("error")  # of what may mean something else one day
                 return re.compile(b"(?:" + text.encode() + b")")
         except (re.error, Warning, OverflowError, RecursionError) as error:
-            self._refuse(where, f"is no regular expression: {error}")
+            self._refuse(where, f"is not a regular expression: {error}")
 
     def _refuse(self, key: str, why: str) -> NoReturn:
         raise errors.SapdError(errors.BAD_CONFIG, self.file, f"{key} {why}")
@@ -360,7 +360,7 @@ class _Reader:
     def _only(self, where: str, read: dict[str, Any], known: Sequence[str]) -> None:
         for key in read:
             if key not in known:
-                self._refuse(f"{where}{key}", f"is no key; known are {', '.join(known)}")
+                self._refuse(f"{where}{key}", f"is not a key; known are {', '.join(known)}")
 
     def _one_of(self, value: Any, where: str, known: Sequence[str]) -> str:
         if value is None:
@@ -372,13 +372,13 @@ class _Reader:
     def _text(self, read: dict[str, Any], where: str, key: str) -> str:
         value = read.get(key)
         if not isinstance(value, str) or not value:
-            self._refuse(f"{where}{key}", 'must be a text in quotes, as "..."')
+            self._refuse(f"{where}{key}", 'must be a quoted string, as "..."')
         return str(value)
 
     def _texts(self, read: dict[str, Any], where: str, key: str) -> list[str]:
         value = read.get(key, [])
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            self._refuse(f"{where}{key}", 'must be a list of texts, as ["..."]')
+            self._refuse(f"{where}{key}", 'must be a list of quoted strings, as ["..."]')
         return list(value)
 
 

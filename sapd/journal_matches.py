@@ -13,7 +13,7 @@ _USERS_UNITS = {
     "user": "it runs the users' own units",
     "session": "it is a user's session",
     "run": "it is made by systemd-run",
-    "init": "it is no server",
+    "init": "it is not a server",
     **dict.fromkeys(("cron", "crond", "cronie", "fcron", "anacron"), "it runs users' crontabs"),
     **dict.fromkeys(("at", "atd"), "it runs users' jobs"),
     **dict.fromkeys(
@@ -70,7 +70,7 @@ def objection_to(matches: Sequence[str]) -> str | None:
 def _objection_to_unit(unit: str) -> str | None:
     found = _UNIT.fullmatch(unit)
     if found is None:
-        return "it is no name of a service"
+        return "it is not the name of a service"
     name, kind = found[1], found[3]
     for stem in (name, name.partition("-")[0] if kind == "scope" or name[:4] == "run-" else name):
         if stem in _USERS_UNITS:
@@ -82,7 +82,7 @@ def _objection_to_unit(unit: str) -> str | None:
 
 def _objection_to_user(user: str) -> str | None:
     if not re.fullmatch(r"[0-9]{1,10}", user):
-        return "it is no number"
+        return "it is not a number"
     if int(user) > _LAST_SYSTEM_USER:
         return f"a server's own user has a number up to {_LAST_SYSTEM_USER}"
     return None

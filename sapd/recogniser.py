@@ -223,11 +223,11 @@ class Recogniser:
         time = self.clock.epoch(frame.stamp)
         if time is None:
             self.unusable.stamp += 1
-            return Rejection(f'"{_text(frame.stamp)}" is no time')
+            return Rejection(f'"{_text(frame.stamp)}" is not a time')
         address = None if named is None else parse_address(named)
         if named is not None and address is None:
             self.unusable.address += 1
-            return Rejection(f'"{_text(named)}" is no address')
+            return Rejection(f'"{_text(named)}" is not an address')
         if format.joins:
             address = self._joined(kind, frame, address, time)
         if kind.event == "login" and address is None:

@@ -302,8 +302,12 @@ def path(directory: str) -> str:
 
 def load(directory: str) -> State:
     """Read the state; an absent one is empty. Raises `Damaged`, or `SapdError` 73, 77."""
-    text = _read(directory)
-    return _of_text(directory, text) if text else empty()
+    try:
+        text = _read(directory)
+        return _of_text(directory, text) if text else empty()
+    except Damaged as damaged:
+        reason = f"{damaged.reason}; sapd run rebuilds it from the log"
+        raise Damaged(damaged.status, damaged.subject, reason) from None
 
 
 def _read(directory: str) -> str:
@@ -314,7 +318,7 @@ def _read(directory: str) -> str:
     except FileNotFoundError:
         return ""
     except NotADirectoryError:
-        reason = "is no folder; move it away"
+        reason = "is not a folder; move it away"
         raise errors.SapdError(errors.CANT_CREATE, directory, reason) from None
     except PermissionError as error:
         raise errors.SapdError(

@@ -1,6 +1,10 @@
 """A TOML file, read into its top table, with errors that name line and remedy."""
 
+import codecs
+import errno
+import os
 import re
+import stat
 import tomllib
 from typing import Any
 
@@ -15,18 +19,28 @@ def read(path: str) -> Table:
 
 
 def _text(path: str) -> str:
+    data, status = b"", errors.BAD_CONFIG
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            return file.read()
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+        with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # a FIFO would be waited for
+                raise OSError(errno.EINVAL, "it is not a regular file")
+            data = file.read()
+        if not data.startswith(codecs.BOM_UTF8):
+            return data.decode("utf-8")
+        reason = "begins with a byte order mark; save the file without one"
     except UnicodeDecodeError as error:
-        status, reason = errors.BAD_CONFIG, f"is not TOML: {error}; write it in UTF-8"
+        line = data.count(b"\n", 0, error.start) + 1
+        reason = f"line {line} is not UTF-8; save the file in UTF-8"
     except PermissionError as error:
         status, reason = errors.NO_PERMISSION, f"can't be read: {error.strerror}"
     except FileNotFoundError:
-        status = errors.BAD_CONFIG
         reason = "is missing; `sapd init` makes one for this machine, or name yours with -c"
+        if os.path.islink(path):
+            reason = f"is a link to {os.readlink(path)}, which is missing; mend or remove the link"
+    except IsADirectoryError:
+        reason = "is a folder; name the configuration with -c"
     except OSError as error:
-        status = errors.BAD_CONFIG
         reason = f"can't be read: {error.strerror}; name the configuration with -c"
     raise errors.SapdError(status, path, reason)
 
@@ -70,7 +84,7 @@ def _reason(text: str, error: Exception) -> tuple[str, int]:
         name = f"{place.table}.{place.key}" if place.table else place.key
         return f"{name} {lines}; keep one of them", line
     example = settings.example(place.table, place.key) if place else None
-    remedy = "texts stand in quotes, lists in brackets, tables begin with [name] or [[name]]"
+    remedy = "strings stand in quotes, lists in brackets, tables begin with [name] or [[name]]"
     shown = text.split("\n")[line - 1].strip()
     return f"line {line} {what}: {shown}; {f'example: {example}' if example else remedy}", 0
 

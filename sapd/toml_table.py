@@ -23,6 +23,8 @@ def seconds(text: str) -> float:
     """A duration such as 90s, 30m, 8h or 2d in seconds; raises ValueError."""
     found = re.fullmatch(r"(\d{1,9})\s*([smhd])", text.strip())
     duration = int(found[1]) * _UNITS[found[2]] if found else 0
+    if found and not duration:
+        raise ValueError(f'is "{text}"; it must be more than 0')
     if not 0 < duration <= _LONGEST:
         raise ValueError(f'is "{text}"; write a number and s, m, h or d, as "30m", up to 366d')
     return duration
@@ -67,10 +69,10 @@ class Table:
         line = line_of(self._text, Place(self._name, self._number, key))
         return line or (not self._name and line_of(self._text, Place(key, 0))) or 0
 
-    def refuse(self, key: str, why: str) -> NoReturn:
+    def refuse(self, key: str, why: str, example: str | None = None) -> NoReturn:
         """Raise the error that says why a setting can't be used, with a line that could be."""
-        shown = settings.example(self._name, key)
-        self._refuse(key, f"{why}; example: {shown}" if shown else why)
+        shown = example or settings.example(self._name, key)
+        self._refuse(key, f"{why}{_example(why, shown)}")
 
     def refuse_to_remove(self, key: str, why: str) -> NoReturn:
         """The same for one that should not be there."""
@@ -114,8 +116,8 @@ class Table:
                 self._refuse(key, f"belongs {places}; example: {shown}")
             meant = _meant(key, list(known))
             shown = settings.example(self._name, meant) if meant else None
-            end = f" Example: {shown}" if shown else ""
-            self._refuse(key, f"is no setting{nearest(key, list(known))}{end}", meant)
+            why = f"is not a setting{nearest(key, list(known))}"
+            self._refuse(key, f"{why}{_example(why, shown)}", meant)
 
     def _get(self, key: str, kind: type, what: str) -> Any:
         value = self._values.get(key)
@@ -125,7 +127,7 @@ class Table:
 
     def text(self, key: str, default: str | None = None) -> str:
         """A text; without a default the setting must be there."""
-        value = self._get(key, str, "a text in quotes")
+        value = self._get(key, str, "a quoted string")
         if value is None:
             value = default
         if value is None:
@@ -140,7 +142,7 @@ class Table:
         except UnicodeEncodeError:
             usable = False
         if not usable:
-            self.refuse(key, "is no path that this system can name")
+            self.refuse(key, "is not a path that this system can name")
         folder = os.path.dirname(os.path.abspath(self.file))
         return os.path.normpath(os.path.join(folder, text))
 
@@ -176,13 +178,13 @@ class Table:
 
     def texts(self, key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
         """A list of texts."""
-        value = self._get(key, list, "a list of texts")
+        value = self._get(key, list, "a list of quoted strings")
         if value is None:
             if default is None:
                 self.refuse(key, "is missing")
             return default
         if not all(isinstance(item, str) for item in value):
-            self.refuse(key, "must be a list of texts")
+            self.refuse(key, "must be a list of quoted strings")
         return tuple(value)
 
     def networks(self, key: str, default: tuple[str, ...] | None = None) -> tuple[Network, ...]:
@@ -192,8 +194,15 @@ class Table:
             try:
                 found.append(parse_network(text))
             except ValueError as error:
-                self.refuse(key, f'has "{text}": {error}; networks look like 192.0.2.0/24')
+                self._refuse_network(key, text, error)
         return tuple(found)
+
+    def _refuse_network(self, key: str, text: str, error: ValueError) -> NoReturn:
+        try:
+            meant = parse_network(text, strict=False)
+        except ValueError:
+            self.refuse(key, f'has "{text}": {error}; networks look like 192.0.2.0/24')
+        self._refuse(key, f'has "{text}", which has host bits set; write "{meant}"')
 
     def table(self, key: str) -> Table:
         """A table in this one; empty if it is not there."""
@@ -210,13 +219,22 @@ class Table:
         ]
 
 
-def nearest(word: str, known: list[str]) -> str:
-    """The known word that was meant, perhaps, as the end of a message; else all of them."""
-    near = _meant(word, known)
+def _example(why: str, shown: str | None) -> str:
+    if not shown:
+        return ""
+    return f" Example: {shown}" if why.endswith("?") else f"; example: {shown}"
+
+
+def nearest(word: str, known: list[str], cutoff: float = 0.5) -> str:
+    """The known word that was meant, perhaps, as the end of a message; else all of them.
+
+    How alike the two must be is the `cutoff`, from 0 to 1.
+    """
+    near = _meant(word, known, cutoff)
     return f'; did you mean "{near}"?' if near else f"; known are {', '.join(sorted(known))}"
 
 
-def _meant(word: str, known: list[str]) -> str:
+def _meant(word: str, known: list[str], cutoff: float = 0.5) -> str:
     from difflib import get_close_matches
 
-    return next(iter(get_close_matches(word, known, 1, 0.5)), "")
+    return next(iter(get_close_matches(word, known, 1, cutoff)), "")

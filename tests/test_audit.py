@@ -194,7 +194,9 @@ def test_who_it_was(site: Site) -> None:
     assert "not known, the trail begins at" in who(site, "192.0.2.10", "--at", at(-60))[0]
     done = site.sapd("who", "192.0.2.1000")
     assert (done.returncode, done.stdout) == (2, "")
-    assert '"192.0.2.1000" is no address' in done.stderr
+    assert '"192.0.2.1000" is not an address' in done.stderr
+    done = site.sapd("close", "scanner")
+    assert '"scanner" is not an address; sapd who scanner finds' in done.stderr
 
 
 def test_who_it_was_where_no_pass_came(site: Site) -> None:

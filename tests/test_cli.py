@@ -58,6 +58,9 @@ def test_help_names_every_command_and_page(args: list[str]) -> None:
     [
         ["rum"], ["run", "--foo"], ["run", "extra"], ["run", "-c"], ["match", "a", "b"],
         ["match", "--format", "qpoper", "/dev/null"], ["list", "--at"],
+        ["match", "log", "--journal", "_UID=0"], ["match", ""], ["who", ""],
+        ["who", "192.0.2.0/24"], ["close", "scanner"], ["init", "--sendmail", "--exim"],
+        ["init", "--cron", "--systemd", "timer"],
     ],
 )  # fmt: skip
 def test_usage(args: list[str]) -> None:
@@ -82,7 +85,7 @@ def test_a_bad_configuration_is_78(site: Site) -> None:
         done = site.sapd(command, *ARGUMENTS.get(command, []))
         assert done.returncode == 78
         said = done.stderr.splitlines()
-        assert said[0].startswith(f"sapd: error: {site.config}: line 1: windw is no setting")
+        assert said[0].startswith(f"sapd: error: {site.config}: line 1: windw is not a setting")
         assert said[1].startswith(f"sapd: error: {site.config}: log is missing")
         assert (len(said), done.stdout) == (2, "192.0.2.1 was not open\n" * (command == "close"))
 
@@ -204,3 +207,23 @@ def test_list(site: Site) -> None:
 def test_list_of_nobody(site: Site) -> None:
     assert json.loads(site.sapd("list", "--json").stdout) == []
     assert site.sapd("list").stdout == "no address is open\n"
+
+
+@pytest.mark.makemap
+def test_a_damaged_state_names_the_remedy(site: Site) -> None:
+    site.run()
+    site.state.write_text("{")
+    for command in (["list"], ["who", "bob"]):
+        done = site.sapd(*command)
+        assert (done.returncode, done.stdout) == (65, "")
+        assert done.stderr.startswith(f"sapd: error: {site.state}: ")
+        assert done.stderr.endswith("; sapd run rebuilds it from the log\n")
+        assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.servers
+def test_man_says_that_its_output_is_lost() -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "sapd", "man"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 74

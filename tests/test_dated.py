@@ -94,7 +94,7 @@ def test_a_name_changes_with_the_hour() -> None:
     ("path", "words"),
     [
         ("/var/log/mail-*.log", 'has "*", and a log is one file'),
-        ("/var/log/mail-%q", 'has "%q", which is no part of a date'),
+        ("/var/log/mail-%q", 'has "%q", which is not part of a date'),
         ("/var/log/mail-%M", "a literal % is %%"),
         ("/var/log/50%", 'has "%"'),
     ],
@@ -233,7 +233,7 @@ def test_match_and_check_know_the_files(tmp_path: Path) -> None:
     assert not log.is_at(str(tmp_path / "mail.log"))
     said = site.sapd("check").stdout
     assert f"{site.pattern}: is {file} now" in said
-    assert f"{file}: 1 lines read, login: qpopper 1" in said
+    assert f"{file}: 1 line read, login: qpopper 1" in said
     assert "nothing of sapd's deletes old ones" in said
 
 

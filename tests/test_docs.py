@@ -107,7 +107,7 @@ def known_settings(tmp_path: Path, table: str) -> set[str]:
     with pytest.raises(config.Mistake) as raised:
         config.load(str(path))
     told = [mistake.reason for mistake in (raised.value, *raised.value.others)]
-    [known] = [text for text in told if "zzzzzz is no setting; known are " in text]
+    [known] = [text for text in told if "zzzzzz is not a setting; known are " in text]
     return set(known.split("known are ")[1].split(", "))
 
 

@@ -34,7 +34,7 @@ def miss(line: str, *names: str, directory: str | None = None) -> explain.Miss:
         (
             "solid-pop3d[7]: user bob",
             "solid-pop3d",
-            "no login because it ends too early; one reads",
+            "not a login because it ends too early; one reads",
         ),
         ("popper[7]: hello", "qpopper", "it is qpopper's, but none of its events"),
         ("popper: (v4) POP login by user x", "qpopper", "has no process number, unlike that of qp"),
@@ -42,7 +42,13 @@ def miss(line: str, *names: str, directory: str | None = None) -> explain.Miss:
         (
             "pop3d: LOGIN FAILED, user=bob, ip=[::ffff:192.0.2.1], port=[7]",
             "courier",
-            'no login because of " FAILED, user=bob, ip=[::ffff:192.0.2.1], port=[7]"; one reads',
+            'a failed login because of " FAILED, user=bob, ip=[::ffff:192.0.2.1], port=[7]"; a',
+        ),
+        (
+            "dovecot: imap-login: Disconnected (auth failed, 1 attempts): user=<bob>",
+            "dovecot",
+            'but a failed login because of "Disconnected (auth failed, 1 attempts): user=<bob>"; '
+            "a login reads: pop3-login: Login: user=<bob>, ",
         ),
         ("popper[7]: hello", "popa3d", 'its program, "popper", is none of popa3d'),
     ],
@@ -56,7 +62,7 @@ def test_all_formats_at_once() -> None:
         'its program, "POPPER", is none that the formats name; the nearest is "popper"'
     )
     assert (
-        "qpopper's, but no login because of"
+        "qpopper's, but not a login because of"
         in miss(HEAD + 'popper[7]: (v4) POP login by user "b" at 192.0.2.1').reason
     )
     assert "it does not begin as a line of syslog does" in miss("2026/11/22 popper: x").reason

@@ -174,8 +174,8 @@ LOOP = GOOD["line"].replace("\\S+", "(?:\\w+\\s?)*")
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"description": ""}, "description must be a text"),
-        ({"programs": '"x"'}, "programs must be a list of texts"),
+        ({"description": ""}, "description must be a quoted string"),
+        ({"programs": '"x"'}, "programs must be a list of quoted strings"),
         ({"programs": ""}, "programs is missing"),
         ({"pid": '"often"'}, "pid must be one of always, never, maybe"),
         ({"pid": "[]"}, "pid must be one of"),
@@ -187,9 +187,9 @@ LOOP = GOOD["line"].replace("\\S+", "(?:\\w+\\s?)*")
             {"own_file": "['(?P<stamp>\\d+/\\d+/\\d+ [\\d:]+) ']"},
             "own_file has a stamp of its own; write one of {traditional}, {rfc3339}, {trace}",
         ),
-        ({"own_file": "['{iso} {iso} ']"}, "own_file is no regular expression: redefinition"),
-        ({"inherit": '"nothing"'}, 'inherit is "nothing", which is no format of sapd\'s'),
-        ({"programme": '["x"]'}, "programme is no key; known are description, "),
+        ({"own_file": "['{iso} {iso} ']"}, "own_file is not a regular expression: redefinition"),
+        ({"inherit": '"nothing"'}, 'inherit is "nothing", which is not a format of sapd\'s'),
+        ({"programme": '["x"]'}, "programme is not a key; known are description, "),
         ({"line": ""}, "line is missing"),
         ({"line": "line = 3"}, "line is missing"),
         ({"line": "line = [3]"}, "line must be one or more tables"),
@@ -197,7 +197,7 @@ LOOP = GOOD["line"].replace("\\S+", "(?:\\w+\\s?)*")
             {"line": GOOD["line"].replace("login", "hello")},
             "[[line]] 1: event must be one of login, logout",
         ),
-        ({"line": GOOD["line"].replace("needles", "needle")}, "[[line]] 1: needle is no key"),
+        ({"line": GOOD["line"].replace("needles", "needle")}, "[[line]] 1: needle is not a key"),
         ({"line": GOOD["line"].replace('"hello "', "")}, "needles must name a text"),
         ({"line": GOOD["line"].replace('"hello "', '""')}, "needles must name a text"),
         (
@@ -213,14 +213,17 @@ LOOP = GOOD["line"].replace("\\S+", "(?:\\w+\\s?)*")
             {"line": GOOD["line"].replace("account", "acount")},
             'pattern has a group "acount"; known',
         ),
-        ({"line": GOOD["line"].replace("hello (", "hello ((")}, "pattern is no regular expression"),
+        (
+            {"line": GOOD["line"].replace("hello (", "hello ((")},
+            "pattern is not a regular expression",
+        ),
         ({"line": GOOD["line"].replace("hello (", "[[a]](")}, "Possible nested set"),
         ({"line": GOOD["line"].replace("hello (", "(?i)hello (")}, "global flags not at the start"),
         (
             {"line": GOOD["line"].replace(" at 192", " from 192")},
             "example does not fit the pattern",
         ),
-        ({"line": GOOD["line"].replace("example", "sample")}, "[[line]] 1: sample is no key"),
+        ({"line": GOOD["line"].replace("example", "sample")}, "[[line]] 1: sample is not a key"),
         ({"line": GOOD["line"].replace('"login"', '"rejected"')}, "[[line]] 1: reason must be a"),
         ({"line": GOOD["line"].replace('event = "login"', "")}, "[[line]] 1: event is missing"),
         ({"line": GOOD["line"].replace("'hello (", "'.*hello (")}, "may be a stranger's"),
@@ -261,7 +264,7 @@ def test_a_file_that_is_no_toml_is_said(tmp_path: Path, content: bytes) -> None:
         formats.load("ours", str(tmp_path))
     (tmp_path / "ours.toml").unlink()
     (tmp_path / "ours.toml").mkdir()
-    with pytest.raises(errors.SapdError, match=r"ours.toml: is no regular file"):
+    with pytest.raises(errors.SapdError, match=r"ours.toml: is not a regular file"):
         formats.load("ours", str(tmp_path))
 
 
@@ -330,5 +333,5 @@ def test_repeated_words_are_found_slow() -> None:
 
 def test_a_pipe_is_no_format(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "ours.toml")
-    with pytest.raises(errors.SapdError, match=r"ours.toml: is no regular file; move it away"):
+    with pytest.raises(errors.SapdError, match=r"ours.toml: is not a regular file; move it away"):
         formats.load("ours", str(tmp_path))

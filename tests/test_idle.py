@@ -217,7 +217,7 @@ def test_check_says_when_the_short_way_is_off_and_such_a_minute_is_right_all_the
     site: Site,
 ) -> None:
     site.write(login("192.0.2.10"))
-    off = f"{site.config}: an idle minute costs more than it need"
+    off = f"{site.config}: idle passes are slower than necessary"
 
     def said() -> list[str]:
         found = check.findings(config.load(str(site.config)), str(site.folder))

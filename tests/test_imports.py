@@ -97,7 +97,7 @@ ARROWS = {
     "place": set(),
     "config": {
         "addresses", "dated", "defaults", "errors", "files", "formats", "frames", "idle",
-        "journal_matches", "maps", "relay", "settings", "timestamps", "toml_file",
+        "journal_matches", "logfile", "maps", "relay", "settings", "timestamps", "toml_file",
         "toml_table",
     },
     "toml_table": {"addresses", "errors", "settings", "toml_lines"},

@@ -340,7 +340,7 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
     dangling.symlink_to(tmp_path / "elsewhere")
     folder.mkdir()
     for there in (path, dangling, folder):
-        with pytest.raises(errors.SapdError, match="is there already, and stays") as raised:
+        with pytest.raises(errors.SapdError, match="already exists and was left alone") as raised:
             init.write(str(there), "x = 2\n")
         assert raised.value.status == errors.CANT_CREATE
     assert path.read_text() == "x = 1\n"
@@ -370,7 +370,7 @@ def test_the_dry_run_prints_the_file_alone_and_the_other_one_writes_it(tmp_path:
     config.load(str(path))
     again = sapd("init", "-c", str(path))
     assert (again.returncode, again.stdout) == (73, "")
-    reason = "is there already, and stays; sapd init -n prints what would be proposed"
+    reason = "already exists and was left alone; sapd init -n prints what would be proposed"
     assert again.stderr == f"sapd: error: {path}: {reason}\n"
 
 

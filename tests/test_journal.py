@@ -41,9 +41,9 @@ def test_matches_that_choose_a_servers_own_entries(matches: list[str]) -> None:
         (["_SYSTEMD_UNIT="], "a match is FIELD=value"),
         (["_UID=1000"], 'has _UID "1000"'),
         (["_UID=65534"], 'has _UID "65534"'),
-        (["_UID=root"], "it is no number"),
-        (["_SYSTEMD_UNIT=dovecot"], "it is no name of a service"),
-        (["_SYSTEMD_UNIT=dovecot.service x.service"], "it is no name of a service"),
+        (["_UID=root"], "it is not a number"),
+        (["_SYSTEMD_UNIT=dovecot"], "it is not the name of a service"),
+        (["_SYSTEMD_UNIT=dovecot.service x.service"], "it is not the name of a service"),
         *(
             ([f"_SYSTEMD_UNIT={unit}"], f'has the unit "{unit}"')
             for unit in (  # noqa: SIM905 -- a table would take a page

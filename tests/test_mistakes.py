@@ -3,6 +3,8 @@
 Each line names the file, the line or key, what is wrong, and a line that would be right.
 """
 
+import json
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -21,11 +23,11 @@ MISTAKES: list[tuple[str, list[str]]] = [
     ),
     (
         "windw = \"1h\"\n" + LOG,
-        ['line 1: windw is no setting; did you mean "window"? Example: window = "30m"'],
+        ['line 1: windw is not a setting; did you mean "window"? Example: window = "30m"'],
     ),
     (
         LOG + 'colour = "red"',
-        ["line 4: log.colour is no setting; known are cut_above, formats, "],
+        ["line 4: log.colour is not a setting; known are cut_above, formats, "],
     ),
     (
         'never = ["10.0.0.0/8"]\n' + LOG,
@@ -56,7 +58,7 @@ MISTAKES: list[tuple[str, list[str]]] = [
     ),
     (
         "window = 30\n" + LOG,
-        ['line 1: window must be a text in quotes; example: window = "30m"'],
+        ['line 1: window must be a quoted string; example: window = "30m"'],
     ),
     (
         'window = "30"\n' + LOG,
@@ -76,7 +78,7 @@ MISTAKES: list[tuple[str, list[str]]] = [
     (
         "[[log\n",
         ["line 1 is not TOML: Expected ']]' at the end of an array declaration: [[log; "
-         "texts stand in quotes, lists in brackets, tables begin with [name] or [[name]]"],
+         "strings stand in quotes, lists in brackets, tables begin with [name] or [[name]]"],
     ),
     (
         "[[log]]\nformats = []\nkeep_lines = 0",
@@ -86,12 +88,12 @@ MISTAKES: list[tuple[str, list[str]]] = [
     ),
     (
         LOG.replace('["dovecot"]', '"dovecot"'),
-        ['line 3: log.formats must be a list of texts; example: formats = ["dovecot"]'],
+        ['line 3: log.formats must be a list of quoted strings; example: formats = ["dovecot"]'],
     ),
     (
         LOG.replace("dovecot", "dovecott"),
-        ['line 3: log.formats has no format "dovecott"; did you mean "dovecot"?; '
-         'example: formats = ["dovecot"]'],
+        ['line 3: log.formats has no format "dovecott"; did you mean "dovecot"? '
+         'Example: formats = ["dovecot"]'],
     ),
     (
         LOG + "keep_lines = 100\ncut_above = 50",
@@ -105,8 +107,8 @@ MISTAKES: list[tuple[str, list[str]]] = [
     ),
     (
         LOG + '[access]\nserver = "sendmial"',
-        ['line 5: access.server is "sendmial"; did you mean "sendmail"?; '
-         'example: server = "postfix"'],
+        ['line 5: access.server is "sendmial"; did you mean "sendmail"? '
+         'Example: server = "postfix"'],
     ),
     (
         LOG + '[access]\nserver = "exim"\nsource = "/etc/mail/access"\n[policy]\nclient_rate = 3',
@@ -121,19 +123,19 @@ MISTAKES: list[tuple[str, list[str]]] = [
     (
         LOG + '[access]\ndatabase = "relay"\n',
         ["line 5: access.database must end in .db, because makemap appends it to hash maps; "
-         'example: database = "/var/lib/sapd/relay" (sendmail: "/etc/mail/access.db")'],
+         'example: database = "/etc/mail/access.db"'],
     ),
     (
         LOG + '[policy]\nnever = ["10.0.0.1/8"]\ndeny_accounts = ""',
-        ['line 5: policy.never has "10.0.0.1/8": 10.0.0.1/8 has host bits set; networks look like '
-         '192.0.2.0/24; example: never = ["192.0.2.0/24"]',
-         'line 6: policy.deny_accounts must be a list of texts; '
+        ['line 5: policy.never has "10.0.0.1/8", which has host bits set; write '
+         '"10.0.0.0/8"',
+         'line 6: policy.deny_accounts must be a list of quoted strings; '
          'example: deny_accounts = ["backup", "bob@*"]'],
     ),
     (
         LOG + '[[network]]\nwindow = "8h"\n[[network]]\nnetworks = ["10.0.0.0/8"]\nwindow = 8',
         ['line 4: network.networks is missing; example: networks = ["10.0.0.0/8"]',
-         'line 8: network.window must be a text in quotes; example: window = "8h"'],
+         'line 8: network.window must be a quoted string; example: window = "8h"'],
     ),
     (
         LOG + "[audit]\nkeep_lines = -1\nsyslog = 1",
@@ -142,19 +144,41 @@ MISTAKES: list[tuple[str, list[str]]] = [
     ),
     (
         LOG + LOG,
-        ['log.path is "FOLDER/mail.log", the same file as log.path; name another'],
+        ['line 5: log.path names the same file as line 2; remove one [[log]]'],
+    ),
+    (
+        'window = "0m"\n' + LOG,
+        ['line 1: window is "0m"; it must be more than 0; example: window = "30m"'],
+    ),
+    (
+        "\ufeffwindow = \"1h\"\n" + LOG,
+        ["begins with a byte order mark; save the file without one"],
+    ),
+    (
+        '[[log]]\njournal = ["dovecot"]\n',
+        ['line 2: log.journal '],
+    ),
+    (
+        LOG.replace("dovecot", "ourpop"),
+        ['line 3: log.formats has no format "ourpop"; known are '],
+    ),
+    (
+        LOG.replace("mail.log", "mail.log.1.gz"),
+        ['line 2: log.path is compressed; name the file that is written to; '
+         'example: path = "/var/log/mail.log"'],
     ),
     (
         'windw = "1h"\nnever = []\n[[log]]\npth = "a"\n[[log]]\npath = 3\nformats = ["x"]\n'
         '[access]\ntype = "hsh"\ntag = 1\n[stat]\n',
-        ['line 1: windw is no setting; did you mean "window"? Example: window = "30m"',
+        ['line 1: windw is not a setting; did you mean "window"? Example: window = "30m"',
          'line 2: never belongs in [policy]; example: never = ["192.0.2.0/24"]',
-         'line 4: log.pth is no setting; did you mean "path"? Example: path = "/var/log/mail.log"',
-         'line 6: log.path must be a text in quotes; example: path = "/var/log/mail.log"',
+         'line 4: log.pth is not a setting; did you mean "path"? '
+         'Example: path = "/var/log/mail.log"',
+         'line 6: log.path must be a quoted string; example: path = "/var/log/mail.log"',
          'line 7: log.formats has no format "x"; ',
-         'line 9: access.type is "hsh"; did you mean "hash"?; example: type = "hash"',
-         'line 10: access.tag must be a text in quotes; example: tag = "Connect:"',
-         'line 11: stat is no setting; did you mean "state"? Example: [state], and below it '
+         'line 9: access.type is "hsh"; did you mean "hash"? Example: type = "hash"',
+         'line 10: access.tag must be a quoted string; example: tag = "Connect:"',
+         'line 11: stat is not a setting; did you mean "state"? Example: [state], and below it '
          'directory = "/var/lib/sapd"'],
     ),
 ]  # fmt: skip
@@ -171,6 +195,44 @@ def test_every_mistake_is_told_in_a_line(site: Site, text: str, said: list[str])
         expected = expected.replace("FOLDER", str(site.folder))
         assert line.startswith(f"sapd: error: {site.config}: {expected}")
         assert expected.endswith(" ") or line.endswith(expected)
+
+
+def test_a_format_of_ones_own_is_asked_for(site: Site) -> None:
+    site.config.write_text(LOG.replace("dovecot", "ourpop"))
+    said = site.sapd("list").stderr
+    assert "; or put ourpop.toml into /etc/sapd/formats.d; example: " in said
+
+
+def test_the_line_that_is_not_utf8(site: Site) -> None:
+    site.config.write_bytes(f"{LOG}# B\xfcro\n".encode("latin-1"))
+    done = site.sapd("list")
+    assert (done.returncode, done.stderr) == (
+        78, f"sapd: error: {site.config}: line 4 is not UTF-8; save the file in UTF-8\n",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("FIFO", "can't be read: it is not a regular file; name the configuration with -c"),
+        ("folder", "is a folder; name the configuration with -c"),
+        ("link", "is a link to nowhere, which is missing; mend or remove the link"),
+    ],
+)
+def test_what_is_no_file_is_told_in_a_line(site: Site, what: str, said: str) -> None:
+    site.config.unlink()
+    if what == "FIFO":
+        os.mkfifo(site.config, 0o600)
+    elif what == "folder":
+        site.config.mkdir()
+    else:
+        site.config.symlink_to("nowhere")
+    for command in (["list"], ["run"], ["close", "--all"]):
+        done = site.sapd(*command)
+        assert (done.returncode, done.stdout) == (78, "")
+        assert done.stderr == f"sapd: error: {site.config}: {said}\n"
+    [found] = json.loads(site.sapd("check", "--json").stdout)
+    assert f"{found['text']}; {found['remedy']}" == f"{site.config}: {said}"
 
 
 def test_there_are_twenty() -> None:

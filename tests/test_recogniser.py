@@ -193,7 +193,7 @@ def test_addresses_are_those_that_ipaddress_takes(text: str, address: str | None
         if isinstance(said, Event):
             assert said.address == address
         else:
-            assert said == Rejection(f'"{text}" is no address')
+            assert said == Rejection(f'"{text}" is not an address')
             assert address is None
 
 
@@ -201,7 +201,7 @@ def test_addresses_are_those_that_ipaddress_takes(text: str, address: str | None
 def test_stamps_that_are_none_are_counted(stamp: str) -> None:
     found = recogniser()
     said = found.recognise(f"{stamp} mx1 popper[1]: {LOGIN}\n".encode())
-    assert said == Rejection(f'"{stamp}" is no time')
+    assert said == Rejection(f'"{stamp}" is not a time')
     assert found.unusable.stamp == 1
 
 

@@ -455,7 +455,7 @@ def test_list_says_that_the_map_is_not_what_it_lists(site: Site) -> None:
     done = site.run("-v", "--at", when(NOW + 2000))
     assert done.stdout.splitlines() == [
         f"open 192.0.2.11 bob until {when(NOW + 3650)}",
-        f"rewrite {site.database}: 0 own entries, 1 open addresses",
+        f"rewrite {site.database}: 0 own entries, 1 open address",
     ]
     assert site.sapd("list", "--at", when(NOW + 2000)).stderr == ""
 

@@ -64,10 +64,10 @@ def _all(config: Config, look: Schedules, root: str) -> Iterator[Finding]:
         reason = f'is "{config.access.server}", but what runs here is {others}'
         yield Finding(errors.BAD_CONFIG, f"{config.path}: access.server {reason}; set it to that")
     yield damaged or _state_folder(config.state_directory)
-    written = os.path.exists(config.path)  # `sapd init -n` asks about one that is not yet there
+    written = config.path in config.snapshot  # `sapd init` asks about a proposal
     if written and idle.state_directory(config.path) != config.state_directory:
         reason = "write [state] directory in one line, in quotes, without escapes"
-        yield Note(f"{config.path}: an idle minute costs more than it need; {reason}")
+        yield Note(f"{config.path}: idle passes are slower than necessary; {reason}")
     yield from _trust(config)
     yield from starting.findings(config, look, root)
     if overdue := last_pass_overdue(config, time.time(), root):

@@ -41,7 +41,7 @@ def _asking(server: Exim) -> Iterator[Finding]:
         return
     asks = [line for line in _joined(text) if server.path in line and "lsearch" in line]
     if not asks:
-        reason = f"nobody is let in by {server.path}, for Exim's configuration does not ask it"
+        reason = f"Exim's configuration never looks up {server.path}, so nobody is let in"
         yield Finding(errors.BAD_CONFIG, f"{reason}; {_EXAMPLE}")
         return
     yield Finding(0, f"Exim asks {server.path}")
@@ -58,7 +58,7 @@ def _reading(server: Exim) -> Iterator[Finding]:
     user = re.search(r"exim_user = (\S+)", _exim("-bP", "exim_user"))
     why = table.why_unreadable_for(user[1], server.path) if user else None
     if why is not None:
-        reason = f"{why}: nobody is let in, or all mail is put off; chmod a+rX {server.path}"
+        reason = f"{why}: nobody is let in, or all mail is deferred; chmod a+rX {server.path}"
         yield Finding(errors.NO_PERMISSION, f"{server.path}: {reason}")
 
 

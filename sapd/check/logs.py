@@ -208,12 +208,11 @@ def _crowds(log: Log, seen: _Seen, config: Config) -> Iterator[Finding]:
 
 def _formats(log: Log, seen: _Seen, recogniser: Recogniser, folder: str) -> Iterator[Finding]:
     """Whether the log is written in a frame that is known, and in the formats configured."""
-    read = f"{log.path}: {seen.lines} lines read"
     if seen.lines == 0:
         what = "holds no whole line" if os.path.getsize(log.path) else "is empty"
         yield Finding(errors.LOG_UNREADABLE, f"{log.path}: {what}; does the POP server log here?")
         return
-    read = f"{log.path}: {seen.lines} lines read"
+    read = f"{log.path}: {seen.lines} line{'s' * (seen.lines != 1)} read"
     if not seen.frame:
         reason = f"{read}, of which more than 1 in 100 have no known frame, so none is believed"
         remedy = f"set frame for this log, to one of {', '.join(frames.NAMES)}"

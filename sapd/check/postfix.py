@@ -49,8 +49,8 @@ def _asking(server: Postfix, lists: dict[str, str]) -> Iterator[Finding]:
     words = _words(lists[setting])
     if named not in words:
         others = [word for word in words if word.endswith(f":{server.database}")]
-        where = f"asks {others[0]}" if others else "does not ask it"
-        reason = f"nobody is let in by {named}, for {setting} {where}"
+        asks = f"asks {others[0]}, not {named}" if others else f"never asks {named}"
+        reason = f"{setting} {asks}, so nobody is let in"
         yield Finding(errors.BAD_CONFIG, f"main.cf: {reason}; {_EXAMPLE}")
         return
     at = words.index(named)
@@ -64,7 +64,7 @@ def _asking(server: Postfix, lists: dict[str, str]) -> Iterator[Finding]:
     else:
         yield Finding(0, f"main.cf: {setting} asks {named}")
         if "permit_auth_destination" not in words[:at]:
-            reason = f"a table that is missing or spoilt would stop all mail, for {setting} has no"
+            reason = f"a table that is missing or damaged would stop all mail, for {setting} has no"
             remedy = "permit_auth_destination before check_client_access"
             yield Note(f"main.cf: {reason} {remedy}; {_EXAMPLE}")
 

@@ -48,7 +48,7 @@ def why_unreadable(database: str, cf: str = "/etc/mail/sendmail.cf") -> str | No
     except OSError:
         return None
     if not stat.S_ISREG(status.st_mode):
-        return "is no regular file; move it away"
+        return "is not a regular file; move it away"
     trusted = sendmail.trusted if sendmail.uid == 0 else None
     if not _may(sendmail, status, {sendmail.uid, trusted}, stat.S_IROTH):
         return f"{who} can't read it, {_rights(status)}; chmod 0644 {database}"

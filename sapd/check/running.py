@@ -54,8 +54,14 @@ def _names(root: str) -> set[str]:
     return {
         look.text(os.path.join(process, "comm")).strip()
         for process in processes
-        if _network(process) in (ours, None)
+        if _network(process) == ours or (_network(process) is None and not _is_inside(process))
     }
+
+
+def _is_inside(process: str) -> bool:
+    """Whether a process has a process number of its own kind too, as in a container; proc(5)."""
+    found = re.search(r"(?m)^NSpid:(.*)$", Look().text(os.path.join(process, "status")))
+    return found is not None and len(found[1].split()) > 1
 
 
 def _network(process: str) -> str | None:

@@ -84,7 +84,7 @@ def _live_map(server: Sendmail, published: Published | None, cf: str) -> Finding
     finally:
         os.close(fd)
     if kind is None:
-        reason = f"is no {server.makemap.type} database; sapd run makes it anew"
+        reason = f"is not a {server.makemap.type} database; sapd run makes a new one"
         return Finding(errors.CANT_CREATE, f"{path}: {reason}")
     if kind != server.makemap.type:
         reason = (

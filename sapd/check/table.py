@@ -43,7 +43,7 @@ def live(path: str, published: Published | None, kind: str, spoilt: bool = False
     except errors.SapdError as error:
         return problem(error)
     if spoilt:
-        return Finding(errors.CANT_CREATE, f"{path}: is no {kind}; sapd run makes it anew")
+        return Finding(errors.CANT_CREATE, f"{path}: is not a {kind}; sapd run makes a new one")
     if not os.access(os.path.dirname(path), os.W_OK | os.X_OK):
         reason = "can't be replaced by this user; run sapd as the owner of its folder"
         return Finding(errors.NO_PERMISSION, f"{path}: {reason}")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import click
@@ -24,6 +25,7 @@ from sapd.report import Report
 
 _PATIENCE = 300  # tenths of a second that `close` waits
 _SILENCE = 5  # of them, before it says so
+_ADDRESS_LIKE = re.compile(r"([\d.]*\.[\d.]*|[\da-fA-F.]*:[\da-fA-F:.]*)(/\d*)?|")
 _COMPLETE = "_SAPD_COMPLETE"
 
 
@@ -173,15 +175,15 @@ def who_command(*, asked: str, at: float | None, config_path: str, verbose: int)
     """
     from sapd import who
 
-    settings, now = config.load(config_path), time.time()
+    now, wanted = time.time(), options.address(asked)
+    if wanted is None and _ADDRESS_LIKE.fullmatch(asked):
+        raise click.BadParameter(f'"{asked}" is not an address.', param_hint="ADDRESS")
     if at is not None and at > now:
         reason = f"{timestamps.local(at)} is in the future; sapd list --at shows who will be open."
         raise click.BadParameter(reason, param_hint="--at")
-    wanted = options.address(asked)
+    settings = config.load(config_path)
     if wanted is not None:
         lines = who.tell(settings, wanted, now, at)
-    elif re.fullmatch(r"[\d.]*\.[\d.]*|[\da-fA-F.]*:[\da-fA-F:.]*", asked):
-        raise click.BadParameter(f'"{asked}" is no address.', param_hint="ADDRESS")
     else:
         lines = who.tell_of_account(settings, asked, now, at)
     for line in lines:
@@ -210,12 +212,13 @@ def close_command(
     """
     if every_one == bool(addresses):
         raise click.UsageError("Name the addresses, or give --all.")
-    from sapd import state, who
-
     wanted = set()
     for text in addresses:
         if (address := options.address(text)) is None:
-            raise click.BadParameter(f'"{text}" is no address.', param_hint="ADDRESS")
+            reason = (
+                f'"{text}" is not an address; sapd who {shlex.quote(text)} finds an account\'s.'
+            )
+            raise click.BadParameter(reason, param_hint="ADDRESS")
         wanted.add(address)
     settings, mistakes = None, 0
     try:
@@ -227,19 +230,28 @@ def close_command(
         report = _close(partial(close_only, config_path, mistake, closing=wanted))
         mistakes = 1 + len(mistake.others)
     status = messages.tell(report)
+    for line in _closed(settings, wanted, report, mistakes):
+        say(line)
+    return status
+
+
+def _closed(
+    settings: config.Config | None, wanted: set[str], report: Report, mistakes: int
+) -> Iterator[str]:
+    """What holds of the addresses after a close, whatever `mistakes` there are."""
+    from sapd import state, who
+
     for problem in report.problems:
         if os.path.basename(problem.subject) == state.path(""):
             reason = "what was closed is not remembered: a login that is read again opens it"
             messages.complain("error", f"{problem.subject}: {reason}")
     closed = {text.partition(" ")[0] for verb, text in report.actions if verb == "close"}
     if settings is not None:
-        for line in who.at_present(settings, sorted(wanted or closed), time.time()):
-            say(line)
-        return status
+        yield from who.at_present(settings, sorted(wanted or closed), time.time())
+        return
     others = "may still be open" if len(report.problems) > mistakes else "was not open"
     for address in sorted(wanted | closed):
-        say(f"{address} {'is closed' if address in closed else others}")
-    return status
+        yield f"{address} {'is closed' if address in closed else others}"
 
 
 def _close(act: Callable[[], Report]) -> Report:

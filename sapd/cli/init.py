@@ -34,7 +34,7 @@ def init_command(*, dry_run: bool, config_path: str, verbose: int, **kinds: str 
     """Look at this machine, and write a configuration for it.
 
     Each choice stands in it with its reason. Then say what is left to do, as commands to paste, and
-    what `sapd check` says. Or print files that come with sapd: schedules, and lines for the mail
+    what `sapd check` says. Or print a file that comes with sapd: a schedule, or lines for the mail
     server.
     """
     config_path = os.path.abspath(config_path)  # which a schedule names from another folder
@@ -42,6 +42,9 @@ def init_command(*, dry_run: bool, config_path: str, verbose: int, **kinds: str 
     wanted = [(kind, which) for kind, which in kinds.items() if which is not None]
     if wanted and dry_run:
         raise click.UsageError("--dry-run prints the configuration, and no other file.")
+    if len(wanted) > 1:
+        options = " and ".join(f"--{kind}" for kind, _ in wanted)
+        raise click.UsageError(f"{options} exclude each other: one file is printed at a time.")
     for kind, which in wanted:
         messages.write(shipped.text(kind, which, program, config_path).rstrip("\n"))
     if wanted:

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 
 import click
 
@@ -32,8 +33,12 @@ def man_command(*, page: str) -> None:
     path = os.path.join(_FOLDER, PAGES[page])
     for viewer, option in _VIEWERS:
         if shutil.which(viewer):
-            shown = subprocess.run([viewer, option, path], check=False)
+            # Into a pipe or a file through sapd: man(1) ends with 0 also where nothing was written.
+            pipe = None if sys.stdout.isatty() else subprocess.PIPE
+            shown = subprocess.run([viewer, option, path], check=False, stdout=pipe)
             if shown.returncode == 0:
+                if shown.stdout:
+                    messages.write(shown.stdout.decode("utf-8", "replace").rstrip("\n"))
                 return
     with open(path, encoding="ascii") as file:
         messages.write(plain(file.read()).rstrip("\n"))

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -108,13 +108,7 @@ def match_command(
     or for a pipe, all are.
     """
     others = {"--json": as_json, "--explain": explain, "--hits": hits, "--misses": misses}
-    for name, flag in others.items():
-        if summary and flag:
-            raise click.UsageError(f"--summary and {name} exclude each other.")
-    if file is not None and matches:
-        raise click.UsageError("A file and --journal exclude each other.")
-    if matches and (objection := journal_matches.objection_to(matches)) is not None:
-        raise click.BadParameter(objection, param_hint="--journal")
+    _refuse_contradictions(file, matches, others if summary else {})
     if not (hits or misses or summary):
         hits, misses = True, as_json or explain or not sys.stdout.isatty()
     show = _Show(hits, misses, explain, as_json)
@@ -130,6 +124,22 @@ def _recogniser(log: config.Log, settings: _Settings) -> Recogniser:
     clock = timestamps.Clock(time.time(), log.zone)
     folder = settings.directory
     return Recogniser(log.formats, clock, folder, programs=log.programs, only=log.frame)
+
+
+def _refuse_contradictions(
+    file: str | None, matches: tuple[str, ...], beside_summary: Mapping[str, bool]
+) -> None:
+    for name, is_given in beside_summary.items():
+        if is_given:
+            raise click.UsageError(f"--summary and {name} exclude each other.")
+    if file == "":
+        raise click.BadParameter(
+            "is empty; name a file, or - for standard input.", param_hint="FILE"
+        )
+    if file is not None and matches:
+        raise click.UsageError("A file and --journal exclude each other.")
+    if matches and (objection := journal_matches.objection_to(matches)) is not None:
+        raise click.BadParameter(objection, param_hint="--journal")
 
 
 def _tell(source: _Source, recogniser: Recogniser, show: _Show, rules: Rules) -> None:
@@ -286,21 +296,27 @@ class _Counts:
         by_kind = Counter(nothing=self._programs.total())
         for (_, event), number in self._events.items():
             by_kind[event] += number
-        yield f"lines {self.lines}: " + ", ".join(f"{kind} {by_kind[kind]}" for kind in _KINDS)
+        yield f"{_counted(self.lines, 'line')}: " + _kinds(by_kind, _KINDS)
         if recogniser.context.frame:
             yield f"frame {recogniser.context.frame}"
         elif self.lines and not of_journal:
             yield "frame unknown: a run believes no line; see FRAMES in sapd.toml(5)"
         for name in sorted({name for name, _ in self._events}):
-            numbers = {kind: self._events[name, kind] for kind in _KINDS}
-            yield f"format {name}: " + ", ".join(f"{k} {n}" for k, n in numbers.items() if n)
+            numbers = Counter({kind: self._events[name, kind] for kind in _KINDS})
+            yield f"format {name}: " + _kinds(numbers, [kind for kind in _KINDS if numbers[kind]])
         if self._programs:
-            yield f"nothing, by program: {self._rest()}"
+            yield f"ignored, by program: {self._rest()}"
         no = recogniser.unusable
-        yield (
-            f"no evidence: address {no.address}, stamp {no.stamp}, cut {no.cut}, torn {no.torn}; "
-            f"logins without an address {no.no_address}"
-        )
+        counts = {
+            "with a bad address": no.address,
+            "with a bad time": no.stamp,
+            "cut short": no.cut,
+            "torn": no.torn,
+            "without an address": no.no_address,
+        }
+        if any(counts.values()):
+            found = ", ".join(f"{number} {what}" for what, number in counts.items() if number)
+            yield f"not counted as evidence: {found}"
 
     def _rest(self) -> str:
         programs = self._programs.copy()
@@ -309,7 +325,18 @@ class _Counts:
         named = [f"{_text(program)} {number}" for program, number in shown]
         if others := programs.total() - sum(number for _, number in shown):
             named.append(f"others {others}")
-        return ", ".join([*named, *([f"no line of syslog's {unframed}"] if unframed else [])])
+        return ", ".join([*named, *([f"not syslog lines {unframed}"] if unframed else [])])
+
+
+def _kinds(numbers: Counter[str], kinds: Iterable[str]) -> str:
+    return ", ".join(
+        f"{numbers[kind]} ignored" if kind == "nothing" else _counted(numbers[kind], kind)
+        for kind in kinds
+    )
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def _say_line(number: int, found: Found, line: bytes, why: str) -> None:

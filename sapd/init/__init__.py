@@ -77,7 +77,7 @@ def write(path: str, text: str) -> None:
         os.makedirs(os.path.dirname(os.path.abspath(path)), 0o755, exist_ok=True)
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     except FileExistsError:
-        reason = "is there already, and stays; sapd init -n prints what would be proposed"
+        reason = "already exists and was left alone; sapd init -n prints what would be proposed"
         raise errors.SapdError(errors.CANT_CREATE, path, reason) from None
     except OSError as error:
         raise errors.cannot_write(path, error) from None

@@ -184,7 +184,8 @@ def _postfix(root: str, sapd: str, why: str) -> Proposal:
     usual = _postconf("-h", "default_database_type")
     kind, database = asked.groups() if asked else (usual if usual in _TYPES else "hash", TABLE)
     because = f"main.cf: {setting} asks it." if asked else "Where sapd makes it."
-    types = "As main.cf has it." if asked else "`postconf -h default_database_type`."
+    default = "`postconf -h default_database_type`." if usual in _TYPES else "The usual one."
+    types = "As main.cf has it." if asked else default
     settings = Setting("type", kind, types), Setting("database", database, because)
     steps = () if asked else (_main_cf(setting, words, f"{kind}:{database}", sapd),)
     return Proposal(_access(why, "postfix", *settings), steps)

@@ -90,7 +90,7 @@ class Map(Protocol):
 
     def summary(self, opened: int) -> str:
         """What the map holds with so many open addresses, for `sapd run -v`."""
-        return f"{opened} open addresses"
+        return f"{opened} open address{'es' * (opened != 1)}"
 
     def is_published(self, wanted: bytes, published: Published | None) -> bool:
         """Whether the live map is what was published last, and holds these entries."""

@@ -40,7 +40,7 @@ def cdb_records(content: bytes) -> Iterator[Record]:
     head, at = content[: _POINTERS.size], _POINTERS.size
     end = min(_POINTERS.unpack(head)[::2]) if len(head) == at else 0
     if not at <= end <= len(content):
-        raise OSError(0, "it is no cdb file")
+        raise OSError(0, "it is not a cdb file")
     while at < end:
         if end - at < _LENGTHS.size:
             raise OSError(0, "it is a damaged cdb file")

@@ -197,7 +197,7 @@ class Postfix(OwnTable):
         if not os.path.lexists(self.path):
             return []
         if not self.is_usable():
-            reason = f"is no {self.type} table; sapd run makes it anew"
+            reason = f"is not a {self.type} table; sapd run makes a new one"
             raise errors.SapdError(errors.MAKEMAP_FAILED, self.path, reason)
         found = self._found(self.database, "\n".join(sorted(candidates)).encode("ascii"))
         keys = (line.partition(b"\t")[0] for line in found)

@@ -166,7 +166,7 @@ class Sendmail(Map):
 
     def summary(self, opened: int) -> str:
         """See `Map`."""
-        return f"{self.source.count} own entries, {opened} open addresses"
+        return f"{self.source.count} own entries, {super().summary(opened)}"
 
     def is_published(self, wanted: bytes, published: Published | None) -> bool:
         """See `Map`."""
@@ -307,7 +307,9 @@ def _database(access: Table, cf: str) -> tuple[str, str]:
         return kind, (files[-1] if files else "/etc/mail/access") + suffix
     if not path.endswith(suffix):
         access.refuse(
-            "database", f"must end in {suffix}, because makemap appends it to {kind} maps"
+            "database",
+            f"must end in {suffix}, because makemap appends it to {kind} maps",
+            f'database = "/etc/mail/access{suffix}"',
         )
     return kind, path
 

@@ -191,7 +191,7 @@ class Tcpserver(Map):
 
     def summary(self, opened: int) -> str:
         """See `Map`."""
-        return f"{len(self.source.by_address)} own rules, {opened} open addresses"
+        return f"{len(self.source.by_address)} own rules, {super().summary(opened)}"
 
     def is_published(self, wanted: bytes, published: Published | None) -> bool:
         """See `Map`."""

@@ -64,8 +64,7 @@ def test_sound(site: Site, root: Path) -> None:
     assert [finding for finding in found if finding.status] == []
     said = [finding.text for finding in found]
     assert (
-        f"{site.log}: 1 lines read, login: qpopper 1; logout 0, connect 0; frame traditional"
-        in said
+        f"{site.log}: 1 line read, login: qpopper 1; logout 0, connect 0; frame traditional" in said
     )
     assert f"sapd run is started by {root}/etc/cron.d/sapd:1" in said
 
@@ -136,7 +135,7 @@ def test_what_would_fail_a_run_or_was_changed(
 
 def test_a_state_folder_that_is_none(site: Site, root: Path) -> None:
     site.state.parent.touch()
-    assert problems(site, root)[-1].text == f"{site.state.parent}: is no folder; move it away"
+    assert problems(site, root)[-1].text == f"{site.state.parent}: is not a folder; move it away"
 
 
 def test_stamps_of_another_zone(site: Site, root: Path) -> None:
@@ -165,12 +164,12 @@ def test_everything_wrong(site: Site, root: Path) -> None:
     (root / "etc/cron.d/sapd").rename(root / "etc/cron.d/sapd.old")
     said = "\n".join(problem.text for problem in problems(site, root))
     for words in (
-        "1 lines read, no line in the format qpopper",
+        "1 line read, no line in the format qpopper",
         "lines whose address is none: 1",
         "is a symbolic link",
         "/nonexistent/makemap: can't be run",
         f"{site.source}: can't be read",
-        "is no hash database",
+        "is not a hash database",
         f"{site.state}: can't be used",
         "cron passes over a name with other characters",
         "nothing starts sapd run",
@@ -255,7 +254,7 @@ def test_near_misses(site: Site, root: Path) -> None:
     )
     said = [note for note in notes(site, root) if "nearest" in note]
     assert len(said) == 3
-    assert 'it is qpopper\'s, but no login because of " eve" at ' in said[0]
+    assert 'it is qpopper\'s, but not a login because of " eve" at ' in said[0]
     assert 'its program, "popper", has no process number' in said[1]
     assert 'its program, "mypopper", is none of' in said[2]
 
@@ -299,7 +298,7 @@ def test_formats_of_ones_own(site: Site, root: Path) -> None:
     site.run()
     (problem,) = problems(site, root)
     assert problem == Finding(78, problem.text)
-    assert problem.text.startswith(f"{folder}/ours.toml: x is no key; known are description")
+    assert problem.text.startswith(f"{folder}/ours.toml: x is not a key; known are description")
     site.configure(log_settings='formats = ["ours"]', top='formats_directory = "formats.d"')
     site.write(login("192.0.2.11"))
     assert site.run(status=78).stderr == f"sapd: error: {problem.text}\n"

@@ -72,7 +72,7 @@ def test_what_is_said(folder: Path) -> None:
     assert readable.why_unreadable(str(database), str(cf)) is None
     database.unlink()
     database.mkdir()
-    assert readable.why_unreadable(str(database), str(cf)) == "is no regular file; move it away"
+    assert readable.why_unreadable(str(database), str(cf)) == "is not a regular file; move it away"
     (folder / "mail").chmod(0o600)
     assert readable.why_unreadable(str(database), str(cf)) == (
         f"sendmail (as root) can't pass {folder}/mail, which is {me}'s with mode 0600; "

@@ -220,6 +220,17 @@ def test_another_mail_server_runs(machine: Machine) -> None:
         ]
 
 
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_server_in_a_container_does_not_count(tmp_path: Path, inside: bool) -> None:
+    """Nor where this user may not know its network."""
+    for pid, numbers in (("self", "1"), ("7", "7\t1" if inside else "7")):
+        process = tmp_path / "proc" / pid
+        process.mkdir(parents=True)
+        (process / "comm").write_text("qmgr\n")
+        (process / "status").write_text(f"Name:\tqmgr\nNSpid:\t{numbers}\nThreads:\t1\n")
+    assert mail_servers(str(tmp_path)) == (set() if inside else {"postfix"})
+
+
 def test_a_server_in_another_network_does_not_count(tmp_path: Path) -> None:
     with process("tcpserver", tmp_path):
         assert "tcpserver" in mail_servers()

@@ -68,7 +68,7 @@ def test_a_limit_is_refused_with_both_names(server: str, limit: str, value: obje
 @EACH
 def test_what_is_no_setting_at_all_is_refused(server: str) -> None:
     said = refusal({"server": server, **NEEDED[server], "databse": "x"})
-    assert said.startswith('access.databse is no setting; did you mean "database"? Example: ')
+    assert said.startswith('access.databse is not a setting; did you mean "database"? Example: ')
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,7 @@ def test_an_idle_minute_watches_its_files(site: Site, toy: Path) -> None:
         ('refused = "refused"\n', "", "access.refused is missing"),
         ('"refused"', '"table"', "the same file as access.table"),
         ("[state]", "[policy]\nclient_rate = 3\n[state]", 'no effect with access.server = "toy"'),
-        ('table = "table"', 'database = "table"', "access.database is no setting"),
+        ('table = "table"', 'database = "table"', "access.database is not a setting"),
     ],
 )
 def test_its_settings_are_checked(site: Site, toy: Path, old: str, new: str, reason: str) -> None:

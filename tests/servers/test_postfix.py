@@ -135,7 +135,7 @@ MISTAKES = {
     "sound": (["permit_auth_destination", ASKED, "reject_unauth_destination"], "ok: main.cf: "),
     "behind": (["reject_unauth_destination", ASKED], "stands behind reject_unauth_destination"),
     "behind, deferring": (["defer_unauth_destination", ASKED], "behind defer_unauth_destination"),
-    "not asked": (["reject_unauth_destination"], "smtpd_relay_restrictions does not ask it"),
+    "not asked": (["reject_unauth_destination"], "smtpd_relay_restrictions never asks"),
     "of another type": (
         [ASKED.replace("hash", "cdb"), "reject_unauth_destination"],
         "smtpd_relay_restrictions asks cdb:/var/lib/sapd/relay",
@@ -176,7 +176,7 @@ def test_check_knows_a_table_that_is_missing_or_spoilt(folder: Path) -> None:
         postfix.configure()
         table = postfix.path(postfix.TABLE)
         table.write_bytes(b"\xa5" * 4096)
-        assert f"problem: {postfix.TABLE}: is no hash table" in postfix.sapd("check").stdout
+        assert f"problem: {postfix.TABLE}: is not a hash table" in postfix.sapd("check").stdout
         table.unlink()
         assert f"problem: {postfix.TABLE}: is missing" in postfix.sapd("check").stdout
         assert "run `postfix reload`" in postfix.update()
