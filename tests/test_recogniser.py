@@ -675,6 +675,8 @@ def test_half_a_line_and_the_next_one_are_no_evidence(name: str, between: bytes)
         for end in range(1, len(first) + 1):
             for second in shown:
                 torn = first[:end] + between + second
+                if re.fullmatch(rb"<\d{1,3}>", first[:end] + between):
+                    continue  # a whole line, behind a priority as templates write it
                 for wanted in (name, formats.AUTO) if end % 16 == 0 else (name,):
                     found = recogniser(wanted, context=Context(frame=frame))
                     assert event_of(found, torn + b"\n") is None, torn
