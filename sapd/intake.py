@@ -143,13 +143,15 @@ def _outcome(
     """What is known now of the lines to come, and how many of interest count for nothing.
 
     That number is 0 where it was told before, or where some of them count. With it whether they are
-    to be read again; of a server's own file they never count.
+    to be read again; those of a server's own file, or of a container that is not believed, never
+    count.
     """
     context, unframed = recogniser.context, recogniser.unusable.unframed
     told = was.unframed and was.frame == context.frame
     if recogniser.framed and not (tally.frame_was_unknown or told):
         unframed = 0
-    again = unframed > 0 and not (frames.is_own(context.frame) or unfinished)
+    never = frames.is_own(context.frame) or context.containers
+    again = unframed > 0 and not (never or unfinished)
     if again:
         context = Context(was.connects, was.cut, context.frame, containers=context.containers)
     context.unframed = told or unframed > 0

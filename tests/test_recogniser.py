@@ -679,7 +679,11 @@ def test_half_a_line_and_the_next_one_are_no_evidence(name: str, between: bytes)
                     continue  # a whole line, behind a priority as templates write it
                 for wanted in (name, formats.AUTO) if end % 16 == 0 else (name,):
                     found = recogniser(wanted, context=Context(frame=frame))
-                    assert event_of(found, torn + b"\n") is None, torn
+                    said = event_of(found, torn + b"\n")
+                    if frames.name_of(torn) == frame:
+                        assert said is None, torn
+                    else:  # half of a head before a whole line of another daemon's
+                        assert said in (None, event_of(recogniser(name), second + b"\n")), torn
 
 
 TORN = [
