@@ -72,8 +72,8 @@ class Unusable:
     """Counts of lines that fit a pattern but are no evidence, by what is wrong with them.
 
     `cut`: it may be the rest of a message whose head a stranger wrote. `no_address`: a login
-    without one. `torn`: it may be the work of two writers. `unframed`: it holds a needle, but has
-    no frame that counts in this log.
+    without one. `torn`: it may be the work of two writers. `unframed`: it holds a needle, but its
+    frame does not count in this log.
     """
 
     def __init__(self) -> None:
@@ -141,7 +141,7 @@ class Recogniser:
             of_this_log = False
         if kinds and of_this_log:
             self.framed += 1
-        elif kinds:
+        elif kinds and frames.name_of(text) is not None:  # else it may be half a line
             self.unusable.unframed += 1
         if frame is None and name is not None and self._kinds.cutting:
             frame = frames.split(text)  # a message that was cut leaves its rest all the same
