@@ -141,7 +141,7 @@ class Recogniser:
             of_this_log = False
         if kinds and of_this_log:
             self.framed += 1
-        elif kinds and frames.name_of(text) is not None:  # else it may be half a line
+        elif kinds and b"\0" not in text and frames.name_of(text):  # else it may be half a line
             self.unusable.unframed += 1
         if frame is None and name is not None and self._kinds.cutting:
             frame = frames.split(text)  # a message that was cut leaves its rest all the same
