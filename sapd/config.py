@@ -10,21 +10,12 @@ from math import inf
 from time import time
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from sapd import (
-    dated,
-    defaults,
-    errors,
-    files,
-    formats,
-    frames,
-    maps,
-    settings,
-    timestamps,
-    toml_file,
-)
+from sapd import defaults, errors, files, maps, settings, timestamps, toml_file
 from sapd.addresses import contains
+from sapd.events import formats, frames
 from sapd.idle import Snapshot
-from sapd.logfile import COMPRESSED
+from sapd.reading import dated
+from sapd.reading.logfile import COMPRESSED
 from sapd.relay import Rules
 from sapd.toml_table import Refused, Table, nearest
 
@@ -385,7 +376,7 @@ def _frame(table: Table) -> str | None:
 
 def _journal(table: Table) -> tuple[str, tuple[str, ...]]:
     """A journal's name, and its matches; settings are refused that only a file can have."""
-    from sapd import journal_matches  # which nobody else pays for
+    from sapd.reading import journal_matches  # which nobody else pays for
 
     matches = table.texts("journal")
     if (why := journal_matches.objection_to(matches)) is not None:

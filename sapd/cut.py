@@ -24,8 +24,8 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from sapd import errors, files
-from sapd.logfile import BLOCK
-from sapd.place import ANCHOR, Cursor, Position
+from sapd.reading.logfile import BLOCK
+from sapd.reading.place import ANCHOR, Cursor, Position
 
 MARKER = re.compile(rb"[^\n]* sapd\[\d+\]: log cut, \d+ lines removed *\n")
 """The line that a cut leaves at the head of a log."""

@@ -8,20 +8,22 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
-from sapd import cut, dated, errors, frames, maillog, scan
+from sapd import cut, errors
 from sapd.config import Config, Log
-from sapd.context import Context
 from sapd.cut import Cut
-from sapd.framing import UNKNOWN, Framing
-from sapd.maillog import LATE, Reading
-from sapd.place import Place, Position
-from sapd.plan import Missed
-from sapd.recogniser import Event, Recogniser
+from sapd.events import frames, scan
+from sapd.events.context import Context
+from sapd.events.framing import UNKNOWN, Framing
+from sapd.events.recogniser import Event, Recogniser
+from sapd.reading import dated, maillog
+from sapd.reading.maillog import LATE, Reading
+from sapd.reading.place import Place, Position
+from sapd.reading.plan import Missed
 from sapd.relay import Ledger, Rules
 from sapd.timestamps import AHEAD, Clock, stamp_like
 
 if TYPE_CHECKING:
-    from sapd.journal import JournalReading
+    from sapd.reading.journal import JournalReading
 
 
 class Batch(NamedTuple):
@@ -59,7 +61,7 @@ def looked_at(config: Config, now: float) -> list[str]:
     found: list[str] = []
     for log in config.logs:
         if log.journal:
-            from sapd import journal  # which nobody else pays for
+            from sapd.reading import journal  # which nobody else pays for
 
             found += journal.looked_at()
             continue
@@ -88,7 +90,7 @@ def questions(
     asked = []
     for log in logs:
         if log.journal:
-            from sapd import journal
+            from sapd.reading import journal
 
             place = positions.get(log.path)
             if not isinstance(place, Place):
@@ -303,7 +305,7 @@ def _of_journal(
     recogniser: Recogniser,
     deadline: float,
 ) -> JournalReading:
-    from sapd.journal import JournalReading
+    from sapd.reading.journal import JournalReading
 
     return JournalReading(
         log.journal,

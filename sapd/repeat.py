@@ -12,7 +12,8 @@ import signal
 import time
 from contextlib import suppress
 
-from sapd import config, errors, files, formats, messages, run
+from sapd import config, errors, files, messages, run
+from sapd.events import formats
 from sapd.idle import Snapshot, nothing_happened
 from sapd.report import Report
 from sapd.state import SavedState

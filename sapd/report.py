@@ -14,7 +14,7 @@ from sapd.relay import Ledger
 from sapd.timestamps import AHEAD, rfc3339
 
 if TYPE_CHECKING:
-    from sapd.plan import Missed
+    from sapd.reading.plan import Missed
 
 HOUR = 3600
 """Seconds; renewals and refusals of an hour are told once."""

@@ -16,22 +16,10 @@ import os
 import time
 from collections.abc import Collection
 
-from sapd import (
-    audit,
-    cut,
-    decision,
-    errors,
-    files,
-    idle,
-    intake,
-    maillog,
-    maps,
-    publishing,
-    report,
-    state,
-)
+from sapd import audit, cut, decision, errors, files, idle, intake, maps, publishing, report, state
 from sapd.config import Config, Log, Mistake, Readable
-from sapd.place import Position
+from sapd.reading import maillog
+from sapd.reading.place import Position
 from sapd.state import SavedState
 
 

@@ -36,16 +36,17 @@ from contextlib import suppress
 from math import inf
 from typing import Any, NamedTuple, TypeVar
 
-from sapd import cut, errors, files, frames
+from sapd import cut, errors, files
 from sapd.addresses import are_addresses
-from sapd.context import Context, Doubt
 from sapd.cut import PendingCut
 from sapd.decision import Closed, Decision, Reason
+from sapd.events import frames
+from sapd.events.context import Context, Doubt
 from sapd.idle import LAST_PASS, Snapshot, note, touch
 from sapd.idle import NAME as NOTE
 from sapd.maps import Access
 from sapd.maps.live import Published, digest
-from sapd.place import Cursor, Place, Position
+from sapd.reading.place import Cursor, Place, Position
 from sapd.relay import EVERY_ADDRESS, Ledger, Stamp
 from sapd.timestamps import AHEAD, LAST
 

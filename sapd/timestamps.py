@@ -17,7 +17,7 @@ import re
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import cache
 
-from sapd.prefixes import BEFORE_STAMP
+from sapd.events.prefixes import BEFORE_STAMP
 
 AHEAD = 120
 """Seconds that a stamp may be ahead of now and still be evidence: clocks differ a little."""

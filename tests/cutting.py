@@ -5,8 +5,8 @@ import time
 from pathlib import Path
 
 from sapd import cut
-from sapd.maillog import Reading
-from sapd.place import Position
+from sapd.reading.maillog import Reading
+from sapd.reading.place import Position
 from sapd.timestamps import Clock, rfc3339
 
 NOW = time.time()

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sapd.recogniser import Event, Recogniser
+from sapd.events.recogniser import Event, Recogniser
 
 LOGS = Path(__file__).with_name("logs")
 STRANGERS = LOGS / "strangers"

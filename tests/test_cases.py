@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from sapd import errors, formats
-from sapd.recogniser import Event, Recogniser, Rejection
+from sapd import errors
+from sapd.events import formats
+from sapd.events.recogniser import Event, Recogniser, Rejection
 from sapd.timestamps import Clock, moment, zone
-from tests.test_formats import write
+from tests.events.test_formats import write
 
 _FILE = Path(__file__).with_name("cases") / "cases.jsonl"
 CASES: dict[str, dict[str, Any]] = {

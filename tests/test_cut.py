@@ -8,7 +8,7 @@ import pytest
 
 from sapd import cut, files
 from sapd.cut import MARKER, PendingCut
-from sapd.place import Cursor, Position
+from sapd.reading.place import Cursor, Position
 from tests.cutting import STAMP, line, read, shorten
 
 

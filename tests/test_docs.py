@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 import pytest
 
-from sapd import cli, config, errors, formats
+from sapd import cli, config, errors
+from sapd.events import formats
 from tests import setup
 from tests.folders import PACKAGE, ROOT
 
@@ -171,6 +172,8 @@ def test_the_modules() -> None:
     named = set(re.findall(r"`(\w+)`", "".join(rows)))
     modules = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
     modules |= {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    for package in ("reading", "events"):
+        modules |= {path.stem for path in (PACKAGE / package).glob("*.py")} - {"__init__"}
     assert named == modules
 
 

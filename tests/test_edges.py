@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from sapd import decision, maillog, state
-from sapd.maillog import Reading
-from sapd.place import Cursor, Position
+from sapd import decision, state
+from sapd.reading import maillog
+from sapd.reading.maillog import Reading
+from sapd.reading.place import Cursor, Position
 from sapd.relay import Ledger, Rules
 from sapd.timestamps import Clock, rfc3339
 from tests.cutting import NOW, line, read, shorten
@@ -64,7 +65,7 @@ def test_three_old_stamps_in_a_row_end_the_search(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ages: str, first: int
 ) -> None:
     """Not two, and not three with a fresh one among them."""
-    monkeypatch.setattr("sapd.edge._LEAST", 0)
+    monkeypatch.setattr("sapd.reading.edge._LEAST", 0)
     written(tmp_path / "log", ages)
     assert seen(tmp_path / "log") == list(range(first, len(ages)))
 

@@ -241,9 +241,9 @@ def test_check_says_when_the_short_way_is_off_and_such_a_minute_is_right_all_the
 @pytest.mark.parametrize("options", [["-n"], ["-v"], ["-vv"]])
 def test_only_a_plain_run_leaves_at_once(quiet: Site, options: list[str]) -> None:
     done = quiet.sapd("run", *options, env={"PYTHONPROFILEIMPORTTIME": "1"})
-    assert "sapd.maillog" in done.stderr
+    assert "sapd.reading.maillog" in done.stderr
     done = quiet.sapd("run", env={"PYTHONPROFILEIMPORTTIME": "1"})
-    assert "sapd.maillog" not in done.stderr
+    assert "sapd.reading.maillog" not in done.stderr
 
 
 def refuse(site: Site) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from sapd import excerpt
+from sapd.reading import excerpt
 from tests.site import Site, login, noise, utc, when
 from tests.test_cli import sapd
 

@@ -83,14 +83,17 @@ def test_a_busy_run_loads_no_heavy_modules(site: Site) -> None:
     assert found & HEAVY == set()
     assert {name for name in found if name.startswith("sapd")} == {
         "sapd", "sapd.__main__", "sapd.addresses", "sapd.audit", "sapd.child", "sapd.config",
-        "sapd.context", "sapd.cut", "sapd.dated", "sapd.decision", "sapd.defaults", "sapd.doubts",
-        "sapd.edge", "sapd.errors", "sapd.files", "sapd.formats", "sapd.frames", "sapd.framing",
-        "sapd.idle", "sapd.intake", "sapd.kinds", "sapd.logfile", "sapd.maillog", "sapd.maps",
-        "sapd.maps.access", "sapd.maps.databases", "sapd.maps.live", "sapd.maps.makemap",
-        "sapd.maps.sendmail", "sapd.maps.sendmail_cf", "sapd.maps.sendmail_entries",
-        "sapd.messages", "sapd.place", "sapd.plan", "sapd.prefixes", "sapd.publishing",
-        "sapd.recogniser", "sapd.relay", "sapd.report", "sapd.rotated", "sapd.run", "sapd.scan",
-        "sapd.settings", "sapd.state", "sapd.timestamps", "sapd.toml_file", "sapd.toml_table",
+        "sapd.cut", "sapd.decision", "sapd.defaults", "sapd.errors", "sapd.events",
+        "sapd.events.context", "sapd.events.doubts", "sapd.events.formats", "sapd.events.frames",
+        "sapd.events.framing", "sapd.events.kinds", "sapd.events.prefixes",
+        "sapd.events.recogniser", "sapd.events.scan", "sapd.files", "sapd.idle", "sapd.intake",
+        "sapd.maps", "sapd.maps.access", "sapd.maps.databases", "sapd.maps.live",
+        "sapd.maps.makemap", "sapd.maps.sendmail", "sapd.maps.sendmail_cf",
+        "sapd.maps.sendmail_entries", "sapd.messages", "sapd.publishing", "sapd.reading",
+        "sapd.reading.dated", "sapd.reading.edge", "sapd.reading.logfile", "sapd.reading.maillog",
+        "sapd.reading.place", "sapd.reading.plan", "sapd.reading.rotated", "sapd.relay",
+        "sapd.report", "sapd.run", "sapd.settings", "sapd.state", "sapd.timestamps",
+        "sapd.toml_file", "sapd.toml_table",
     }  # fmt: skip
 
 
@@ -98,7 +101,7 @@ def test_help_loads_nothing_that_reads_logs_only_to_check_them(site: Site) -> No
     found = loaded(site, "--help")
     assert "click" in found
     assert not any(name.startswith("sapd.check") for name in found)
-    assert "sapd.explain" not in found
+    assert "sapd.events.explain" not in found
     assert "dateutil" not in found
 
 

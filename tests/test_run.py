@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from sapd import config, errors, formats, run
+from sapd import config, errors, run
 from sapd.cut import MARKER
-from sapd.maillog import Reading
+from sapd.events import formats
+from sapd.reading.maillog import Reading
 from tests.folders import snapshot
 from tests.servers.filesystems import fill, mounted, remount
 from tests.servers.mounts import another_zone

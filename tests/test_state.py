@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sapd import errors, files, state
-from sapd.context import Context, Doubt
 from sapd.cut import PendingCut
 from sapd.decision import Closed, Decision, Reason
+from sapd.events.context import Context, Doubt
 from sapd.maps import Access
 from sapd.maps.live import Published
-from sapd.place import Cursor, Place, Position
+from sapd.reading.place import Cursor, Place, Position
 from sapd.relay import EVERY_ADDRESS, Ledger, Stamp
 from sapd.state import SavedState, Unpublished
 from sapd.timestamps import AHEAD

@@ -9,12 +9,13 @@ import os
 import time
 from collections.abc import Iterator
 
-from sapd import errors, files, formats, idle, maps, state
+from sapd import errors, files, idle, maps, state
 from sapd.check import journals, logs, rights, starting
 from sapd.check.finding import Finding, Note, problem
 from sapd.check.running import another_one
 from sapd.check.schedules import Schedules, schedules
 from sapd.config import Config
+from sapd.events import formats
 from sapd.maps.live import Published
 from sapd.who import last_pass_overdue
 

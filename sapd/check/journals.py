@@ -12,11 +12,11 @@ from sapd import child, errors
 from sapd.check.finding import Finding, Note, problem
 from sapd.check.look import Look
 from sapd.config import Config, Log
-from sapd.context import DAY
-from sapd.formats import usable
-from sapd.journal import JournalReading
-from sapd.journal_matches import objection_to
-from sapd.recogniser import Event, Recogniser
+from sapd.events.context import DAY
+from sapd.events.formats import usable
+from sapd.events.recogniser import Event, Recogniser
+from sapd.reading.journal import JournalReading
+from sapd.reading.journal_matches import objection_to
 from sapd.timestamps import Clock
 
 _CONFS = (

@@ -11,17 +11,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from time import time
 
-from sapd import dated, errors, explain, files, frames
+from sapd import errors, files
 from sapd.check.finding import Finding, Note, problem
 from sapd.check.rotation import rotates
 from sapd.check.syslogs import SYSLOG_CONFS, syslog_sources
 from sapd.config import Config, Log
-from sapd.context import Context
 from sapd.crowds import crowds
-from sapd.formats import AUTO, load, usable
-from sapd.framing import Framing
-from sapd.maillog import Reading
-from sapd.recogniser import Event, Recogniser, Rejection, Unusable
+from sapd.events import explain, frames
+from sapd.events.context import Context
+from sapd.events.formats import AUTO, load, usable
+from sapd.events.framing import Framing
+from sapd.events.recogniser import Event, Recogniser, Rejection, Unusable
+from sapd.reading import dated
+from sapd.reading.maillog import Reading
 from sapd.timestamps import AHEAD, Clock
 
 _MISSES = 2000  # of the last lines, in which near misses are looked for

@@ -14,23 +14,13 @@ from typing import Any, NamedTuple
 import click
 from click.shell_completion import CompletionItem
 
-from sapd import (
-    config,
-    decision,
-    defaults,
-    errors,
-    excerpt,
-    formats,
-    frames,
-    journal,
-    journal_matches,
-    messages,
-    timestamps,
-)
+from sapd import config, decision, defaults, errors, messages, timestamps
 from sapd.cli.options import Command, common, config_was_named, say
-from sapd.context import DAY
-from sapd.framing import Framing
-from sapd.recogniser import Event, Recogniser, Rejection
+from sapd.events import formats, frames
+from sapd.events.context import DAY
+from sapd.events.framing import Framing
+from sapd.events.recogniser import Event, Recogniser, Rejection
+from sapd.reading import excerpt, journal, journal_matches
 from sapd.relay import Rules
 from sapd.toml_table import seconds
 
@@ -364,7 +354,7 @@ def _why(found: Found, line: bytes, recogniser: Recogniser, rules: Rules) -> str
     if isinstance(found, Rejection):
         return found.reason
     if found is None:
-        from sapd.explain import miss  # a module that nothing else needs
+        from sapd.events.explain import miss  # a module that nothing else needs
 
         return miss(recogniser.formats, line).reason
     if found.event != "login":

@@ -9,14 +9,16 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from sapd import errors, formats, frames, journal, journal_matches, timestamps
+from sapd import errors, timestamps
 from sapd.check import journals, table
 from sapd.check.look import Look
 from sapd.check.rotation import rotates
 from sapd.check.syslogs import SYSLOG_CONFS, syslog_sources
-from sapd.context import DAY
-from sapd.framing import Framing
-from sapd.recogniser import Event, Recogniser
+from sapd.events import formats, frames
+from sapd.events.context import DAY
+from sapd.events.framing import Framing
+from sapd.events.recogniser import Event, Recogniser
+from sapd.reading import journal, journal_matches
 from sapd.timestamps import Clock
 
 _TAIL = 4 << 20  # bytes of a log that are looked at

@@ -4,7 +4,7 @@ import time
 from math import inf
 from pathlib import Path
 
-from sapd import formats
+from sapd.events import formats
 from tests.benchmarks import logs
 from tests.benchmarks.logs import Shape
 from tests.benchmarks.sites import MEBI, Row, Rows, again, of_run, site_in

@@ -10,11 +10,12 @@ from ipaddress import IPv6Address, ip_address
 from itertools import islice, pairwise
 from pathlib import Path
 
-from sapd import addresses, config, decision, errors, formats, frames, relay, state, timestamps
-from sapd.context import Context
-from sapd.formats import Format
+from sapd import addresses, config, decision, errors, relay, state, timestamps
+from sapd.events import formats, frames
+from sapd.events.context import Context
+from sapd.events.formats import Format
+from sapd.events.recogniser import Event, Recogniser
 from sapd.maps.sendmail import Sendmail
-from sapd.recogniser import Event, Recogniser
 from sapd.timestamps import Clock
 from tests import samples
 from tests.folders import PACKAGE, ROOT

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from sapd import maillog
+from sapd.reading import maillog
 from sapd.timestamps import Clock
 from tests.servers.filesystems import fill, mounted
 from tests.site import MAKEMAP, Site, login, noise, when

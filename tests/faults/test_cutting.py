@@ -21,8 +21,8 @@ import pytest
 
 from sapd import config, cut, files, run
 from sapd.cut import MARKER
-from sapd.logfile import BLOCK
-from sapd.place import Position
+from sapd.reading.logfile import BLOCK
+from sapd.reading.place import Position
 from tests.cutting import read, shorten
 from tests.faults.writer import RATE, Writer, addresses, message, numbers, row
 from tests.impossible import impossible

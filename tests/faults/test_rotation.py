@@ -27,8 +27,8 @@ from typing import Self
 import pytest
 
 from sapd import config, errors, run, who
-from sapd.logfile import BLOCK, Packed
-from sapd.scan import Deduplicator
+from sapd.events.scan import Deduplicator
+from sapd.reading.logfile import BLOCK, Packed
 from sapd.timestamps import rfc3339
 from tests.folders import ROOT
 from tests.servers.filesystems import mounted

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sapd import formats
-from sapd.recogniser import Event, Recogniser
+from sapd.events import formats
+from sapd.events.recogniser import Event, Recogniser
 from sapd.timestamps import Clock
 from tests.servers.dovecot import Dovecot, Dovecot24, version
 from tests.servers.machine import Machine

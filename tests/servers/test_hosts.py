@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from sapd import formats
+from sapd.events import formats
 from tests.folders import PACKAGE
 from tests.servers.certificates import Authority
 from tests.servers.hosts import EXAMPLES, POPS, RELAYS, Host, Hosts

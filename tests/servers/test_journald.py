@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from sapd import errors, idle, journal, journalctl
-from sapd.frames import Frame
-from sapd.journal import OVERLONG, JournalReading
-from sapd.place import Place
-from sapd.recogniser import Event, Recogniser, Rejection
+from sapd import errors, idle
+from sapd.events.frames import Frame
+from sapd.events.recogniser import Event, Recogniser, Rejection
+from sapd.reading import journal, journalctl
+from sapd.reading.journal import OVERLONG, JournalReading
+from sapd.reading.place import Place
 from sapd.timestamps import Clock
 from tests.servers.dovecot import Dovecot
 from tests.servers.journald import (

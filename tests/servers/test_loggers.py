@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from sapd import formats
-from sapd.framing import Framing
-from sapd.recogniser import Recogniser
+from sapd.events import formats
+from sapd.events.framing import Framing
+from sapd.events.recogniser import Recogniser
 from sapd.timestamps import Clock
+from tests.events.test_frames import ALL, LOGIN
 from tests.servers.loggers import busybox, syslog_ng
-from tests.test_frames import ALL, LOGIN
 
 pytestmark = pytest.mark.servers
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
-from sapd.recogniser import Event, Recogniser
+from sapd.events.recogniser import Event, Recogniser
 from sapd.timestamps import Clock
 from tests.servers.courier import Courier
 from tests.servers.machine import Machine

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from sapd import formats
-from sapd.recogniser import Event, Recogniser
+from sapd.events import formats
+from sapd.events.recogniser import Event, Recogniser
 from sapd.timestamps import Clock
 from tests import samples
 from tests.servers.courier import Courier, Courier13

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sapd import config, formats
+from sapd import config
+from sapd.events import formats
 from tests.servers.mounts import private
 from tests.servers.unprivileged import NOBODY, PYTHON, installed_for_everybody
 

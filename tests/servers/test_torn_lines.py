@@ -7,9 +7,9 @@ from random import Random
 
 import pytest
 
-from sapd import formats, frames
-from sapd.frames import Frame
-from sapd.recogniser import Recogniser
+from sapd.events import formats, frames
+from sapd.events.frames import Frame
+from sapd.events.recogniser import Recogniser
 from sapd.timestamps import Clock
 from tests.servers.filesystems import fill, mounted
 from tests.servers.rsyslog import Rsyslog, read, wait_until

@@ -4,8 +4,8 @@ from collections.abc import Container, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
-from sapd import formats
-from sapd.formats import Format, Line
+from sapd.events import formats
+from sapd.events.formats import Format, Line
 
 _CONTEXT = ("connect", "cut")  # events that say something about later lines
 

@@ -22,10 +22,10 @@ from math import inf
 from typing import Any
 
 from sapd.defaults import JOURNALS
-from sapd.frames import Frame
-from sapd.journalctl import DROPPED, DROPPED_ID, Journalctl
-from sapd.maillog import LATE
-from sapd.place import Place
+from sapd.events.frames import Frame
+from sapd.reading.journalctl import DROPPED, DROPPED_ID, Journalctl
+from sapd.reading.maillog import LATE
+from sapd.reading.place import Place
 from sapd.timestamps import LAST, rfc3339
 
 OVERLONG = b"\0" * 4097

@@ -13,9 +13,9 @@ from random import Random
 import pytest
 
 from sapd import errors
-from sapd.logfile import BLOCK
-from sapd.maillog import LATE, Reading
-from sapd.place import Position
+from sapd.reading.logfile import BLOCK
+from sapd.reading.maillog import LATE, Reading
+from sapd.reading.place import Position
 from sapd.timestamps import Clock, rfc3339
 
 NOW = time.time()
@@ -704,7 +704,7 @@ def test_three_old_stamps_in_a_row_end_the_walk(
     log: Path, old: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fewer are late lines."""
-    monkeypatch.setattr("sapd.edge._LEAST", 0)
+    monkeypatch.setattr("sapd.reading.edge._LEAST", 0)
     late = [line(number, 10 * WINDOW + LATE) for number in range(old)]
     log.write_bytes(b"".join([line(77_777), *late, line(999), *late[:2], line(999)]))
     reading = Reading(str(log), None, NOW - WINDOW, NOW - WINDOW, Clock(NOW))

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from sapd import explain, formats, frames
-from sapd.context import Context
-from sapd.recogniser import Recogniser, Rejection
+from sapd.events import explain, formats, frames
+from sapd.events.context import Context
+from sapd.events.recogniser import Recogniser, Rejection
 from sapd.timestamps import Clock
-from tests.test_recogniser import NOW, TEMPLATES, filled_in, heads, parts
+from tests.events.test_recogniser import NOW, TEMPLATES, filled_in, heads, parts
 
 HEAD = "Nov 22 10:41:05 mx1 "
 

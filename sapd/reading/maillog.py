@@ -10,10 +10,11 @@ from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import ExitStack
 from math import inf
 
-from sapd import errors, plan, rotated
-from sapd.logfile import BLOCK, OutOfTime
-from sapd.place import ANCHOR, START, Cursor, Position
-from sapd.plan import Missed, Plan, Segment, Terms
+from sapd import errors
+from sapd.reading import plan, rotated
+from sapd.reading.logfile import BLOCK, OutOfTime
+from sapd.reading.place import ANCHOR, START, Cursor, Position
+from sapd.reading.plan import Missed, Plan, Segment, Terms
 from sapd.timestamps import Clock
 
 LATE = 3900

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from sapd import errors, formats, frames
-from sapd.doubts import frames_of
-from sapd.formats import Format
-from sapd.recogniser import Event, Recogniser
+from sapd import errors
+from sapd.events import formats, frames
+from sapd.events.doubts import frames_of
+from sapd.events.formats import Format
+from sapd.events.recogniser import Event, Recogniser
 from sapd.timestamps import Clock, moment, zone
 from tests import samples
 

@@ -7,12 +7,12 @@ such messages anywhere.
 from collections.abc import Sequence
 from itertools import pairwise
 
-from sapd import frames
-from sapd.context import ANYONE, Context, Doubt
-from sapd.formats import Format, Line
-from sapd.frames import Frame, compiled
-from sapd.kinds import Kinds
-from sapd.prefixes import BEFORE_STAMP
+from sapd.events import frames
+from sapd.events.context import ANYONE, Context, Doubt
+from sapd.events.formats import Format, Line
+from sapd.events.frames import Frame, compiled
+from sapd.events.kinds import Kinds
+from sapd.events.prefixes import BEFORE_STAMP
 from sapd.timestamps import STAMPS, Clock
 
 STAMP = rb"(?:<\d{1,3}>1 )?(?:" + b"|".join(STAMPS.values()) + rb") "

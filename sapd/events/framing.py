@@ -24,9 +24,9 @@ without a head within a day may print a client's newlines, and is not believed.
 from collections import Counter
 from collections.abc import Sequence
 
-from sapd import frames
-from sapd.formats import Format
-from sapd.frames import OWN, compiled
+from sapd.events import frames
+from sapd.events.formats import Format
+from sapd.events.frames import OWN, compiled
 from sapd.timestamps import STAMPS
 
 UNKNOWN = ""

@@ -30,7 +30,7 @@ import re
 from functools import cache
 from typing import NamedTuple
 
-from sapd.prefixes import COLON_LEVEL, CONTAINER, LEVEL, PLAIN_LEVEL, WORD
+from sapd.events.prefixes import COLON_LEVEL, CONTAINER, LEVEL, PLAIN_LEVEL, WORD
 from sapd.timestamps import STAMPS
 
 LONGEST = 1000

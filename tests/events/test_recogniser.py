@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sapd import formats, frames
-from sapd.context import DAY, Context
-from sapd.recogniser import WAIT, Event, Recogniser, Rejection, Unusable
+from sapd.events import formats, frames
+from sapd.events.context import DAY, Context
+from sapd.events.recogniser import WAIT, Event, Recogniser, Rejection, Unusable
 from sapd.timestamps import Clock, moment
 from tests import samples
 from tests.samples import Row, event_of

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 from math import inf
 from typing import NamedTuple
 
-from sapd import frames
-from sapd.recogniser import Event, Recogniser
+from sapd.events import frames
+from sapd.events.recogniser import Event, Recogniser
 from sapd.timestamps import Clock
 
 _MOST = 20_000  # texts, and stamps, to remember

@@ -52,13 +52,13 @@ from typing import Any, NamedTuple, NoReturn
 
 from sapd import errors
 from sapd.addresses import parse_address
-from sapd.frames import LONGEST
+from sapd.events.frames import LONGEST
 from sapd.timestamps import STAMPS
 
 AUTO = "auto"
 """Stands for all formats, for people who don't know what they run."""
 
-_SHIPPED = os.path.join(os.path.dirname(__file__), "popformats")
+_SHIPPED = os.path.join(os.path.dirname(os.path.dirname(__file__)), "popformats")
 _KEYS = (
     *("description", "source", "programs", "pid", "own_file", "inherit", "parts", "line"),
     *("cut_at", "cut_behind", "strangers_log_out", "failures_look_alike", "auto"),

@@ -20,13 +20,13 @@ from collections import deque
 from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from typing import NamedTuple
 
-from sapd import frames
 from sapd.addresses import parse_address
-from sapd.context import Context
-from sapd.doubts import STAMP, Doubts, frames_of, writer
-from sapd.formats import EVENTS, Format, Line
-from sapd.frames import LONGEST, Frame, compiled
-from sapd.kinds import Kinds
+from sapd.events import frames
+from sapd.events.context import Context
+from sapd.events.doubts import STAMP, Doubts, frames_of, writer
+from sapd.events.formats import EVENTS, Format, Line
+from sapd.events.frames import LONGEST, Frame, compiled
+from sapd.events.kinds import Kinds
 from sapd.timestamps import Clock
 
 WAIT = 1800

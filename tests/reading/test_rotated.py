@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from sapd import errors, logfile, rotated, zstd
-from sapd.maillog import Reading
-from sapd.place import Position
-from sapd.plan import Missed
+from sapd import errors
+from sapd.reading import logfile, rotated, zstd
+from sapd.reading.maillog import Reading
+from sapd.reading.place import Position
+from sapd.reading.plan import Missed
 from sapd.timestamps import Clock, rfc3339
 
 NOW = time.time()

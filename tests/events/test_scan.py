@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sapd.recogniser import Event, Recogniser, Rejection
-from sapd.scan import Deduplicator, safe_start
+from sapd.events.recogniser import Event, Recogniser, Rejection
+from sapd.events.scan import Deduplicator, safe_start
 from sapd.timestamps import AHEAD, Clock
 from tests import samples
 from tests.samples import event_of

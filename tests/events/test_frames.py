@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sapd import formats, frames
-from sapd.context import Context
-from sapd.framing import UNKNOWN, Framing
-from sapd.recogniser import Event, Recogniser, Rejection
-from sapd.scan import Deduplicator
+from sapd.events import formats, frames
+from sapd.events.context import Context
+from sapd.events.framing import UNKNOWN, Framing
+from sapd.events.recogniser import Event, Recogniser, Rejection
+from sapd.events.scan import Deduplicator
 from sapd.timestamps import AHEAD, Clock, moment, zone
+from tests.events.test_recogniser import OWN_HEADS, PIECES, SOCKET, TEMPLATES, filled_in
 from tests.samples import event_of
 from tests.site import Site
-from tests.test_recogniser import OWN_HEADS, PIECES, SOCKET, TEMPLATES, filled_in
 
 NOW = moment("2026-11-22T20:00:00Z", None)
 AT = moment("2026-11-22T10:41:05Z", None)

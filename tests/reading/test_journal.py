@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sapd import config, errors, journal_matches
+from sapd import config, errors
+from sapd.reading import journal_matches
 
 UNIT = "_SYSTEMD_UNIT=dovecot.service"
 

@@ -14,11 +14,11 @@ from collections.abc import Collection, Sequence
 from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
-from sapd import rotated
-from sapd.edge import Edge, last_newline
-from sapd.logfile import BLOCK, File, Plain, open_log
-from sapd.place import ANCHOR, START, Cursor, Position
-from sapd.rotated import Neighbour, Neighbours, Rotating
+from sapd.reading import rotated
+from sapd.reading.edge import Edge, last_newline
+from sapd.reading.logfile import BLOCK, File, Plain, open_log
+from sapd.reading.place import ANCHOR, START, Cursor, Position
+from sapd.reading.rotated import Neighbour, Neighbours, Rotating
 from sapd.timestamps import Clock
 
 _MOST_STALLS = 3  # passes that get no further with a compressed file

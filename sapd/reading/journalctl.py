@@ -10,7 +10,7 @@ from collections.abc import Generator, Sequence
 from typing import Any
 
 from sapd import child, errors
-from sapd.journal_matches import name
+from sapd.reading.journal_matches import name
 
 FIELDS = (
     *("MESSAGE", "SYSLOG_IDENTIFIER", "SYSLOG_PID", "_PID", "_HOSTNAME"),

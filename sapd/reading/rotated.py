@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
-from sapd.logfile import COMPRESSED, File, Packed, Plain, open_regular
+from sapd.reading.logfile import COMPRESSED, File, Packed, Plain, open_regular
 
 _MOST_OPEN = 100  # rotated files
 _PACKED = r"(?:\.(?:gz|bz2|xz|zst))?"

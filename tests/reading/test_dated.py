@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sapd import config, dated, errors, intake, run
+from sapd import config, errors, intake, run
+from sapd.reading import dated
 from sapd.timestamps import zone
 from tests.site import Site, login
 

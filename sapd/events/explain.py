@@ -12,11 +12,11 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import NamedTuple
 
-from sapd import frames
 from sapd.addresses import parse_address
-from sapd.doubts import frames_of, writes
-from sapd.formats import Format, Line
-from sapd.frames import Frame
+from sapd.events import frames
+from sapd.events.doubts import frames_of, writes
+from sapd.events.formats import Format, Line
+from sapd.events.frames import Frame
 
 _MOST_NAMES = 9
 _BEGINNING = '"Nov 22 10:41:05 host program[123]: ", or with an RFC 3339 stamp, or as in RFC 5424'

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple
 
-from sapd.logfile import BLOCK, File, Plain
-from sapd.place import START, Cursor
+from sapd.reading.logfile import BLOCK, File, Plain
+from sapd.reading.place import START, Cursor
 from sapd.timestamps import Clock, yearless
 
 _LEAST = 16 * 1024 * 1024  # bytes that a first run reads, however old they look

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from typing import IO
 
-from sapd.place import ANCHOR, Cursor
+from sapd.reading.place import ANCHOR, Cursor
 
 BLOCK = 128 * 1024
 """Bytes that are read at once; what a processor's cache holds is read a fifth faster."""
@@ -193,7 +193,7 @@ def unpacking(
 
         return BZ2File(packed), broken
     if path.endswith(".zst"):
-        from sapd import zstd
+        from sapd.reading import zstd
 
         found = zstd.opened(packed)
         if found is None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sapd.edge import Edge
-from sapd.logfile import BLOCK, open_log
+from sapd.reading.edge import Edge
+from sapd.reading.logfile import BLOCK, open_log
 from sapd.timestamps import Clock
 
 NOW = time.mktime((2026, 11, 22, 12, 0, 0, 0, 0, -1))
@@ -81,7 +81,7 @@ def test_clocks_in_two_zones_cost_a_bounded_time(
     tmp_path: Path, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Time seems to jump everywhere."""
-    monkeypatch.setattr("sapd.edge._MOST_BETWEEN", most)
+    monkeypatch.setattr("sapd.reading.edge._MOST_BETWEEN", most)
     log = tmp_path / "log"
     log.write_bytes(b"".join(line(age) + line(age + 5 * 3600) for age in range(150_000, 0, -1)))
     clock = CountingClock(NOW)

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import IO
 
-from sapd import errors, logfile
+from sapd import errors
+from sapd.reading import logfile
 
 LAST = 10_000
 """Lines that are shown of a log that nobody named."""

@@ -1,0 +1,1 @@
+"""Tests of sapd.events, one module each."""

@@ -1,0 +1,1 @@
+"""Tests of sapd.reading, one module each."""
