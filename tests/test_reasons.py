@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from sapd import audit, config, decision, run, state, who
 from sapd.decision import Closed, Reason
+from sapd.timestamps import localised
 from tests.faults.passes import site_in_memory
 from tests.site import Site, login, logout
 
@@ -116,7 +117,7 @@ def agree(
         assert (" is open until " in said) == is_open
         if not is_open and closed:
             for why in closed.values():
-                assert why.words in said or " is not opened by sapd: " in said
+                assert localised(why.words) in said or " is not opened by sapd: " in said
         for entry in trail:
             if entry.address == address and entry.time == now:
                 told_by_the_trail(entry, saved, said)
@@ -139,7 +140,7 @@ def told_by_the_trail(entry: audit.Entry, saved: state.State, said: str) -> None
     elif " is closed: nobody has logged in from it " in said:
         assert entry.reason == Closed(Reason.EXPIRED).words
     elif " is closed: " in said and not saved.decision.closed.get(entry.address):
-        assert entry.reason in said
+        assert localised(entry.reason) in said
 
 
 def told_by_match(
@@ -162,7 +163,7 @@ def test_a_revoked_claim_that_a_logout_prolongs_is_revoked_for_as_long_as_it_las
     run.once(found, NOW, closing=["192.0.2.1"])
     run.once(found, NOW + 1801)
     (said,) = who.at_present(found, ["192.0.2.1"], NOW + 1801)
-    assert Closed(Reason.REVOKED, "2027-01-15T08:00:00Z").words in said
+    assert localised(Closed(Reason.REVOKED, "2027-01-15T08:00:00Z").words) in said
 
 
 def test_who_is_gone_and_who_is_refused_in_one_pass_have_one_reason(site: Site) -> None:

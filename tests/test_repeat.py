@@ -216,6 +216,7 @@ def test_a_spoilt_configuration_is_told_once_until_it_is_mended(
         wait_until_relaying(site)
         for address in (ALICE, BOB):
             spoil(site.config)
+            time.sleep(0.3)  # a pass that had read it sees its own end
             site.write(login(address))
             time.sleep(0.3)
             assert address not in site.relaying()

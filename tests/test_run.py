@@ -258,7 +258,7 @@ def test_new_year(site: Site) -> None:
     rotated.write_text("Dec 31 23:40:00 mx1 " + text.replace("10", "12"))
     done = site.sapd("run", "-v", "--at", "2027-01-01 00:05", prefix=another_zone("Europe/Berlin"))
     assert done.returncode == 0
-    assert "open 192.0.2.10 bob until 2026-12-31T23:20:00Z" in done.stdout
+    assert "open 192.0.2.10 bob until 2027-01-01T00:20:00+01:00" in done.stdout
     assert site.relaying() == {OWN, "192.0.2.10", "192.0.2.12"}
 
 
