@@ -22,7 +22,7 @@ from tests.servers.certificates import Authority
 from tests.servers.hosts import EXAMPLES, POPS, RELAYS, Host, Hosts
 from tests.servers.rsyslog import read, wait_until
 from tests.servers.sendmail import Sendmail
-from tests.site import when
+from tests.site import utc, when
 
 pytestmark = pytest.mark.servers
 
@@ -229,10 +229,10 @@ def test_a_cut_cable_loses_nothing_and_delays_nothing_else(hosts: Hosts, outage:
         at = when(max(stamps.values()) + 1)
         rows = Sapd(relay).rows("--at", at)
         assert {rows[address_of(n)]["until"] for n in stamps if stamps[n] == stamps[0]} == {
-            when(stamps[0] + WINDOW)
+            utc(stamps[0] + WINDOW)
         }
         assert {n: rows[address_of(n)]["until"] for n in stamps} == {
-            n: when(stamp + WINDOW) for n, stamp in stamps.items()
+            n: utc(stamp + WINDOW) for n, stamp in stamps.items()
         }
 
 
@@ -246,7 +246,7 @@ def test_a_line_that_arrives_late_opens_for_the_rest_of_its_window(hosts: Hosts)
     arrived(relay, "192.0.2.2", 30)
     rows = Sapd(relay).rows()
     assert list(rows) == ["192.0.2.2"]
-    assert rows["192.0.2.2"]["until"] == when(int(now - WINDOW + 300) + WINDOW)
+    assert rows["192.0.2.2"]["until"] == utc(int(now - WINDOW + 300) + WINDOW)
 
 
 def test_a_relay_that_is_down_delays_no_other(hosts: Hosts) -> None:
@@ -467,7 +467,7 @@ def test_a_pop_host_whose_clock_is_ahead_opens_nothing(hosts: Hosts) -> None:
     assert "logins stamped more than 120 s ahead of now, which open nothing: 1" in sapd.run()
     rows = sapd.rows()
     assert list(rows) == ["192.0.2.10"]
-    assert rows["192.0.2.10"]["until"] <= when(time.time() + WINDOW)
+    assert rows["192.0.2.10"]["until"] <= utc(time.time() + WINDOW)
 
 
 def test_a_host_has_a_name_and_cables_of_its_own(hosts: Hosts) -> None:
