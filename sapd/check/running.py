@@ -54,8 +54,16 @@ def _names(root: str) -> set[str]:
     return {
         look.text(os.path.join(process, "comm")).strip()
         for process in processes
-        if _network(process) == ours or (_network(process) is None and not _is_inside(process))
+        if _may_be_here(process, ours)
     }
+
+
+def _may_be_here(process: str, ours: str | None) -> bool:
+    """Whether a process is in our network, or, where this can't be known, in no container."""
+    network = _network(process)
+    if network is None or ours is None:
+        return not _is_inside(process)
+    return network == ours
 
 
 def _is_inside(process: str) -> bool:
