@@ -123,7 +123,7 @@ ARROWS = {
     "settings": set(),
     "toml_lines": set(),
     "check": {
-        "check.finding", "check.journals", "check.logs", "check.rights", "check.running",
+        "audit", "check.finding", "check.journals", "check.logs", "check.rights", "check.running",
         "check.schedules", "check.starting", "config", "errors", "events.formats", "files", "idle",
         "maps", "maps.live", "state", "who",
     },

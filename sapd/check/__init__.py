@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Iterator
 
-from sapd import errors, files, idle, maps, state
+from sapd import audit, errors, files, idle, maps, state
 from sapd.check import journals, logs, rights, starting
 from sapd.check.finding import Finding, Note, problem
 from sapd.check.running import another_one
@@ -65,6 +65,7 @@ def _all(config: Config, look: Schedules, root: str) -> Iterator[Finding]:
         reason = f'is "{config.access.server}", but what runs here is {others}'
         yield Finding(errors.BAD_CONFIG, f"{config.path}: access.server {reason}; set it to that")
     yield damaged or _state_folder(config.state_directory)
+    yield from _trail(config)
     written = config.path in config.snapshot  # `sapd init` asks about a proposal
     if written and idle.state_directory(config.path) != config.state_directory:
         reason = "write [state] directory in one line, in quotes, without escapes"
@@ -73,6 +74,19 @@ def _all(config: Config, look: Schedules, root: str) -> Iterator[Finding]:
     yield from starting.findings(config, look, root)
     if overdue := last_pass_overdue(config, time.time(), root):
         yield Finding(errors.BAD_CONFIG, f"{config.state_directory}: {overdue}")
+
+
+def _trail(config: Config) -> Iterator[Finding]:
+    """Whether a run could add to the audit trail that is there."""
+    if not config.audit.keep_lines or not os.path.isdir(config.state_directory):
+        return
+    try:
+        path = os.path.join(config.state_directory, audit.NAME)
+        os.close(files.open_in_place(path, writing=False))
+    except FileNotFoundError:
+        pass  # the first change makes it
+    except errors.SapdError as error:
+        yield problem(error)
 
 
 def _trust(config: Config) -> Iterator[Finding]:

@@ -138,6 +138,40 @@ def test_a_state_folder_that_is_none(site: Site, root: Path) -> None:
     assert problems(site, root)[-1].text == f"{site.state.parent}: is not a folder; move it away"
 
 
+def _linked(trail: Path) -> None:
+    trail.symlink_to("elsewhere")
+
+
+def _with_two_names(trail: Path) -> None:
+    trail.touch()
+    trail.with_name("other").hardlink_to(trail)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (Path.mkdir, "is not a regular file; move it away"),
+        (os.mkfifo, "is not a regular file; move it away"),
+        (_linked, "is a symbolic link"),
+        (_with_two_names, "has hard links"),
+    ],
+)
+def test_an_audit_trail_that_is_no_regular_file(
+    site: Site, root: Path, make: Callable[[Path], None], words: str
+) -> None:
+    site.write(login("192.0.2.10"))
+    site.run()
+    assert problems(site, root) == []
+    site.audit.unlink()
+    assert problems(site, root) == []
+    make(site.audit)
+    (problem,) = problems(site, root)
+    assert problem.status == 73
+    assert problem.text.startswith(f"{site.audit}: {words}")
+    site.configure(top="[audit]\nkeep_lines = 0")
+    assert problems(site, root) == []
+
+
 def test_stamps_of_another_zone(site: Site, root: Path) -> None:
     site.write(login("192.0.2.10"))
     site.run()
