@@ -59,7 +59,26 @@ def test_an_empty_machine_gets_a_log_and_access(root: Path) -> None:
     steps = init.propose("/etc/sapd/sapd.toml", "sapd", str(root)).steps
     commands = [command for step in steps for command in step.commands]
     assert "apt-get install -y rsyslog && service rsyslog start" in commands
+    assert "${EDITOR:-vi} /etc/sapd/sapd.toml" in commands
     assert commands[-2:] == ["apt-get install -y cron", "sapd init --cron >/etc/cron.d/sapd"]
+
+
+def named_by_hand(root: Path, path: str = "/etc/sapd/sapd.toml") -> list[str]:
+    """The commands of the steps by which the log is named."""
+    steps = init.propose(path, "sapd", str(root)).steps
+    return [line for step in steps if "POP server's log" in step.why for line in step.commands]
+
+
+def test_a_log_that_was_not_found_is_left_to_do(root: Path) -> None:
+    put(root / "usr/sbin/rsyslogd", "")
+    log = put(root / "var/log/mail.log", noise(1))
+    assert named_by_hand(root) == ["${EDITOR:-vi} /etc/sapd/sapd.toml"]
+    assert named_by_hand(root, "/srv/sapd.toml") == ["${EDITOR:-vi} /srv/sapd.toml"]
+    put(root / "usr/sbin/dovecot", "")  # which has yet to log
+    assert named_by_hand(root) == []
+    (root / "usr/sbin/dovecot").unlink()
+    log.write_text(dovecot(1))
+    assert named_by_hand(root) == []
 
 
 def test_the_log_with_most_logins_wins_and_of_equal_ones_the_shortest(root: Path) -> None:

@@ -37,7 +37,7 @@ def propose(path: str, sapd: str, root: str = "/") -> Proposal:
     directory = Setting("directory", defaults.STATE_DIRECTORY)
     state = Section("[state]", "What sapd remembers from run to run.", [directory])
     text = page([top, *choice.sections(found), server.access, state])
-    steps = [*_syslog(found), *server.steps, *_schedule(path, sapd, root)]
+    steps = [*_syslog(found), *_log(found), *server.steps, *_schedule(path, sapd, root)]
     if path != defaults.CONFIG:
         steps = [step.of(path, sapd) for step in steps]
     return Proposal(text, tuple(steps), found.unread)
@@ -47,6 +47,12 @@ def _syslog(found: logs.Found) -> Iterator[Step]:
     if not found.mail and not found.journald and not found.dovecot and not found.logs:
         why = "there is no syslog daemon and no journal, so no log"
         yield Step(why, ("apt-get install -y rsyslog && service rsyslog start",))
+
+
+def _log(found: logs.Found) -> Iterator[Step]:
+    if choice.is_unknown(found):
+        why = "the POP server's log was not found: name it, and its format, under [[log]]"
+        yield Step(why, (f"${{EDITOR:-vi}} {defaults.CONFIG}",))
 
 
 def _schedule(path: str, sapd: str, root: str) -> Iterator[Step]:

@@ -13,8 +13,16 @@ _FALLBACK = "/var/log/mail.log"
 
 def sections(found: Found) -> list[Section]:
     """A `[[log]]` for each log that is needed; never none."""
-    chosen = _with_logins(found) or _with_lines(found) or _of_servers(found)
-    return chosen or [_nothing(found)]
+    return _known(found) or [_nothing(found)]
+
+
+def is_unknown(found: Found) -> bool:
+    """Whether nothing tells where a POP or IMAP server logs."""
+    return not _known(found)
+
+
+def _known(found: Found) -> list[Section]:
+    return _with_logins(found) or _with_lines(found) or _of_servers(found)
 
 
 def _with_logins(found: Found) -> list[Section]:
