@@ -56,7 +56,6 @@ STAMPS: dict[str, bytes] = {
 
 _YEARLESS = ("traditional", "precise")
 _PARTS = re.compile(rb"(.+?[ T:]\d\d:\d\d):(\d\d(?:[.,]\d+)?)(.*)", re.DOTALL)
-_EPOCH = re.compile(STAMPS["epoch"])
 _TAI = 0x4000000000000000 + 10  # libtai's, and so multilog's, offset of UTC epoch seconds
 
 
@@ -96,7 +95,7 @@ class Clock:
         if stamp[:1] == b"@":
             return _sane(int(stamp[1:17], 16) - _TAI + int(stamp[17:], 16) / 1e9)
         if b":" not in stamp:
-            return _sane(float(stamp)) if _EPOCH.fullmatch(stamp) else None
+            return _sane(float(stamp)) if re.fullmatch(STAMPS["epoch"], stamp) else None
         parts = _PARTS.fullmatch(stamp)
         if parts is None:
             return None
@@ -199,7 +198,7 @@ def zone(name: str) -> tzinfo:
 
 _DAYS_AGO = {"today": 0, "yesterday": 1}
 _WALL = r"[0-2]\d:[0-5]\d(?::[0-5]\d(?:\.\d{1,9})?)?(?: ?(?:Z|UTC|[+-]\d\d:?\d\d))?"
-_TYPED = re.compile(rf"(?P<date>\d{{4}}-\d\d-\d\d)(?:[T ](?P<wall>{_WALL}))?", re.ASCII)
+_TYPED = rf"(?P<date>\d{{4}}-\d\d-\d\d)(?:[T ](?P<wall>{_WALL}))?"
 
 
 def moment(text: str, default_zone: tzinfo | None, now: float | None = None) -> float:
@@ -220,7 +219,7 @@ def moment(text: str, default_zone: tzinfo | None, now: float | None = None) -> 
     elif re.fullmatch(_WALL, text, re.ASCII):
         text = f"{today} {text}"
     stamp = text.encode("utf-8", "surrogateescape")
-    if found := _TYPED.fullmatch(text):
+    if found := re.fullmatch(_TYPED, text, re.ASCII):
         epoch = _of_wall(found["date"], found["wall"] or "00:00", default_zone)
     elif re.fullmatch(STAMPS["traditional"], stamp):
         epoch = Clock(now, default_zone).epoch(stamp)
@@ -250,9 +249,9 @@ def local(epoch: float) -> str:
     return datetime.fromtimestamp(int(epoch), UTC).astimezone().isoformat()
 
 
-_UTC = re.compile(r"(?<!\S)\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ(?![\w:.-])")
+_UTC = r"(?<!\S)\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ(?![\w:.-])"
 
 
 def localised(text: str) -> str:
     """A text with each time that `rfc3339` wrote into it as `local` writes it."""
-    return _UTC.sub(lambda found: local(datetime.fromisoformat(found[0]).timestamp()), text)
+    return re.sub(_UTC, lambda found: local(datetime.fromisoformat(found[0]).timestamp()), text)

@@ -112,9 +112,7 @@ ALIASES = dict.fromkeys(("rfc3339", "short", "short-iso", "short-iso-precise"), 
 _OWN_FILE = rb"(?:[\w-]+: )?(?:" + b"|".join(
     b"(?P<%b>%b)" % (shape.encode(), pattern) for shape, pattern in STAMPS.items()
 ) + rb")(?![\w:.,])"  # fmt: skip
-_NOTE = re.compile(
-    rb"\0*(?:-- |\0*\Z|(?:" + b"|".join(STAMPS.values()) + rb") \S+ sapd\[\d+\]: log cut, )"
-)
+_MARK = b"(?:" + b"|".join(STAMPS.values()) + rb") \S+ sapd\[\d+\]: log cut, "
 _WRAPPERS = {  # by what they begin with
     b"[ID ": rb"\[ID \d+ [a-z0-9]+\.[a-z]+\] (?P<message>.*)",
     b"message repeated ": rb"message repeated \d+ times: \[ (?P<message>.*)\]",
@@ -224,7 +222,10 @@ def container_of(line: bytes) -> bytes:
 
 def is_note(line: bytes) -> bool:
     """Whether a line is no message: an empty one, zeros, journalctl's notes, the mark of a cut."""
-    return _NOTE.match(line) is not None
+    text = line.lstrip(b"\0")
+    if not text or text.startswith(b"-- "):
+        return True
+    return b" sapd[" in text and compiled(_MARK).match(text) is not None
 
 
 def may_be_cut(line: bytes, frame: Frame) -> bool:

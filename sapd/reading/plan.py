@@ -15,7 +15,6 @@ from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
 from sapd.reading import rotated
-from sapd.reading.edge import Edge, last_newline
 from sapd.reading.logfile import BLOCK, File, Plain, open_log
 from sapd.reading.place import ANCHOR, START, Cursor, Position
 from sapd.reading.rotated import Neighbour, Neighbours, Rotating
@@ -169,6 +168,8 @@ def _from_edge(
 
     With it the oldest of these.
     """
+    from sapd.reading.edge import Edge, last_newline  # most minutes begin at a place
+
     edge = Edge(terms.edge, terms.clock)
     segments: list[Segment] = []
     older, oldest = True, None
