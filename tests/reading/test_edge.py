@@ -96,10 +96,3 @@ def test_lines_without_a_stamp_are_passed_over(tmp_path: Path) -> None:
     log.write_bytes(b"".join(more + part for part in steady(20 * MEBI, 2 * DAY, 0)))
     start = start_in(log, DAY / 10, CountingClock(NOW))
     assert 0 < start < 4.5 * MEBI  # 16 MB are read in any case
-
-
-def test_the_dates_of_two_dead_clocks_are_no_year(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    dead = [line(0).replace(line(0)[:15], day + b" 00:00:03") for day in (b"Jan  1", b"Apr 13")]
-    log.write_bytes(line(300) + dead[0] * 3 + dead[1] * 3 + line(60))
-    assert start_in(log, 1800, Clock(NOW)) == 0
