@@ -96,15 +96,14 @@ def _close(
         unpublished = None
     except errors.SapdError as problem:  # the next best way, as in `publishing`
         report.problems.append(problem)
-        lets_in = {address: sorted(accounts) for address, accounts in was.lets_in().items()}
         decided = only_closing(was, readable, lambda _: None, now)
         ends = decided.ends()
-        published = maps.publish_fewer(server, problem.status, ends, lets_in, was.published)
+        published = maps.publish_fewer(server, problem.status, ends, was.lets_in(), was.published)
         if published is None:
             return
         saved.change(published=published)
-        left = {address: sorted(accounts) for address, accounts in decided.open.items()}
-        unpublished = Unpublished(was.unpublished.since if was.unpublished else now, left)
+        since = was.unpublished.since if was.unpublished else now
+        unpublished = Unpublished(since, decided.open)
     for address, accounts in sorted(was.lets_in().items()):
         for account in sorted(set(accounts) - decided.open.get(address, {}).keys()):
             report.actions.append(("close", f"{address} {account}"))

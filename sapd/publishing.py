@@ -49,8 +49,7 @@ def publish(
     lets_in = {address: who for address in unsettled if (who := was.lets_in().get(address))}
     gone = decision.of_gone(lets_in, was.ledger, config.rules, server.objection_to, now)
     changed = decided.of(unsettled)
-    ends = was.decision.open
-    changes = report.changes(was.ledger, lets_in, changed, renewed, gone, now, ends)
+    changes = report.changes(was.ledger, lets_in, changed, renewed, gone, now)
     said.actions += [change.action for change in changes if change.verb != "refuse"]
     said.actions += rewritten
     said.warnings += report.refusals(decided, was.decision.closed)
@@ -112,7 +111,7 @@ def _close_at_least(
 ) -> tuple[State, list[Change]]:
     """Where the map could not be published, open nobody, but close whom that can close."""
     rules, state = config.rules, was
-    lets_in = {address: sorted(accounts) for address, accounts in was.lets_in().items()}
+    lets_in = was.lets_in()
     decided = decision.decide(was.ledger, rules, lambda _: None, now).only(lets_in)
     changes: list[Change] = []
     if decided.open.keys() != lets_in.keys():
@@ -120,11 +119,10 @@ def _close_at_least(
         published = maps.publish_fewer(server, status, ends, lets_in, was.published)
         if published is not None:
             gone = decision.of_gone(lets_in, was.ledger, rules, lambda _: None, now)
-            before = was.decision.open
-            changes = report.changes(was.ledger, lets_in, decided, {}, gone, now, before)
+            changes = report.changes(was.ledger, lets_in, decided, {}, gone, now)
             said.actions += [change.action for change in changes]
             state = was._replace(published=published)
-            lets_in = {address: sorted(accounts) for address, accounts in decided.open.items()}
+            lets_in = decided.open
     since = was.unpublished.since if was.unpublished else now
     if not server.closes_by_itself and since + rules.window < now:
         said.warnings += report.kept_open(server.path, lets_in, decided, since)

@@ -69,18 +69,16 @@ class Change(NamedTuple):
 
 def changes(
     ledger: Ledger,
-    before: Mapping[str, Iterable[str]],
+    before: Mapping[str, Mapping[str, float]],
     decision: Decision,
     renewed: Mapping[tuple[str, str], float],
     gone: Mapping[str, Closed],
     now: float,
-    ends: Mapping[str, Mapping[str, float]],
 ) -> list[Change]:
-    """Compare who was let in `before`, {address: accounts}, with a decision.
+    """Compare who was let in `before`, {address: {account: end}}, with a decision.
 
     `renewed` has the logins that were merged, with the time of the login before (0 if there was
-    none), `gone` why an address is closed from which nobody has a claim any more, `ends` when the
-    claims would have ended by the decision before.
+    none), `gone` why an address is closed from which nobody has a claim any more.
     """
     opened, was_open = pairs(decision.open), pairs(before)
 
@@ -92,7 +90,7 @@ def changes(
         else:
             why = decision.closed.get(address, {}).get(account) or gone.get(address)
             reason = (why or Closed(Reason.EXPIRED)).words
-        ended = ends.get(address, {}).get(account) if pair in was_open else None
+        ended = before.get(address, {}).get(account)
         written = login.written if login else None
         return Change(verb, address, account, written, reason, trailed, ended)
 

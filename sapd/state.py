@@ -64,10 +64,10 @@ class Damaged(errors.SapdError):
 
 
 class Unpublished(NamedTuple):
-    """Since when the map could not be published, and whom it lets in: {address: accounts}."""
+    """Since when the map could not be published, and whom it lets in, as `Decision.open`."""
 
     since: float
-    open: dict[str, list[str]]
+    open: Mapping[str, Mapping[str, float]]
 
 
 class State(NamedTuple):
@@ -95,8 +95,8 @@ class State(NamedTuple):
     unpublished: Unpublished | None = None
     basis: str = ""
 
-    def lets_in(self) -> Mapping[str, Collection[str]]:
-        """Whom the map lets in by what was done last: {address: accounts}."""
+    def lets_in(self) -> Mapping[str, Mapping[str, float]]:
+        """Whom the map lets in by what was done last, as `Decision.open`."""
         return self.decision.open if self.unpublished is None else self.unpublished.open
 
     def of_logs(self, paths: Collection[str]) -> State:
@@ -635,8 +635,8 @@ def _unpublished(read: Any) -> Unpublished:
     return Unpublished(
         _number(read["since"]),
         {
-            _address(address): [_text(account) for account in _list(accounts)]
-            for address, accounts in read["open"].items()
+            _address(address): {_text(account): _number(end) for account, end in ends.items()}
+            for address, ends in read["open"].items()
         },
     )
 
@@ -684,7 +684,7 @@ def _pending_cut(read: Any) -> PendingCut:
 
 def _from_version_4(read: Any) -> dict[str, Any]:
     """The state of sapd 0.1.0, in today's shape. What it did not keep ends at once."""
-    closed = _closed_of_version_4(read)
+    closed, stuck = _closed_of_version_4(read), read["stuck"]
     return {
         **read,
         "logs": {
@@ -710,7 +710,14 @@ def _from_version_4(read: Any) -> dict[str, Any]:
             "lock_was_held": False,
             "entries": 0,
         },
-        "unpublished": read["stuck"],
+        "unpublished": stuck
+        and {
+            **stuck,
+            "open": {
+                address: dict.fromkeys(_list(accounts), stuck["since"])
+                for address, accounts in stuck["open"].items()
+            },
+        },
     }
 
 

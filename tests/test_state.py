@@ -60,7 +60,7 @@ FULL = state.State(
     ahead={LOG},
     access=Access("sendmail", {"database": "/access.db", "source": None, "limits": {}}),
     published=Published("/access.db", "digest", "content", (1, 2, 3), "boot", True),
-    unpublished=Unpublished(3e9, {"192.0.2.1": ["bob"]}),
+    unpublished=Unpublished(3e9, {"192.0.2.1": {"bob": 3e9 + 60}}),
 )
 
 
@@ -187,7 +187,7 @@ def test_the_state_of_the_last_release_is_read(tmp_path: Path) -> None:
         ahead={LOG},
         published=Published("/etc/mail/access.db", "4f2c", "", (64769, 131, 12288, 179 * 10**16,
                                                             179 * 10**16), "2d1e"),
-        unpublished=Unpublished(at - 50, {"192.0.2.1": ["bob"]}),
+        unpublished=Unpublished(at - 50, {"192.0.2.1": {"bob": at - 50}}),
     )  # fmt: skip
     # What was open is so, and warnings are not told again.
     assert {address: [*accounts] for address, accounts in found.decision.open.items()} == {
@@ -233,7 +233,8 @@ def replaced(*path: str | int, by: object) -> str:
         replaced("time", by=10**400), replaced("time", by=-1), replaced("time", by="now"),
         replaced("time", by=float("nan")), replaced("time", by=True), replaced("latest", by=None),
         replaced("unpublished", by="x"), replaced("unpublished", "since", by=None),
-        replaced("unpublished", "open", by={"192.0.2.1": "bob"}),
+        replaced("unpublished", "open", by={"192.0.2.1": ["bob"]}),
+        replaced("unpublished", "open", by={"192.0.2.1": {"bob": "now"}}),
         replaced("logs", by=[]), replaced("logs", LOG, by=3),
         replaced("logs", LOG, "offset", by=10**30), replaced("logs", LOG, "offset", by=-1),
         replaced("logs", LOG, "offset", by=1.5), replaced("logs", LOG, "offset", by=255),

@@ -74,7 +74,7 @@ class Ruin:
         place = {"offset": 300, "anchor": "x" * 256}
         self.good["at_set_back"] = {str(site.log): {**place, "lines": 1, "rotated": place}}
         self.position["pending_cut"] = {**place, "marker": "m\n"}
-        self.good["unpublished"] = {"since": NOW, "open": {"192.0.2.1": ["bob"]}}
+        self.good["unpublished"] = {"since": NOW, "open": {"192.0.2.1": {"bob": NOW}}}
         site.write(login("192.0.2.3", at=NOW))
 
     def asides(self) -> list[Path]:
@@ -219,7 +219,7 @@ def of_version_4(good: Json) -> Json:
         "refused": {REFUSED: f'/etc/mail/access line 2 says "Connect:{REFUSED} REJECT"'},
         "closed": {DENIED: {"mallory": 'policy.deny_accounts has "mallory"'}},
         "published": {**good["published"], "database": good["published"]["file"]},
-        "stuck": good["unpublished"],
+        "stuck": {"since": NOW, "open": {"192.0.2.1": ["bob"]}},
     }
 
 
@@ -294,7 +294,7 @@ def test_what_is_no_address_as_sapd_writes_it_is_refused(ruin: Ruin, place: str,
         "last_address": {"last_address": [*good["last_address"], ["eve", key, NOW]]},
         "revoked": {"revoked": [*good["revoked"], [key, NOW, NOW]]},
         "closed": {"closed": [*good["closed"], [key, "eve", "expired", ""]]},
-        "open": {"unpublished": {"since": NOW, "open": {key: ["eve"]}}},
+        "open": {"unpublished": {"since": NOW, "open": {key: {"eve": NOW}}}},
         "connects": {"contexts": {log: {"connects": {"mx1 popa3d[8]": [key, NOW]}, "cut": {}}}},
     }
     ruin.put(json.dumps({**good, **spoilt[place]}))
