@@ -74,6 +74,7 @@ class Ruin:
         place = {"offset": 300, "anchor": "x" * 256}
         self.good["at_set_back"] = {str(site.log): {**place, "lines": 1, "rotated": place}}
         self.position["pending_cut"] = {**place, "marker": "m\n"}
+        self.good["contexts"][str(site.log)]["containers"] = {"pop|": NOW}
         self.good["unpublished"] = {"since": NOW, "open": {"192.0.2.1": {"bob": NOW}}}
         site.write(login("192.0.2.3", at=NOW))
 
