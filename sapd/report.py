@@ -191,5 +191,6 @@ def _of_missed(missed: Missed) -> str:
         )
     return (
         f"the {missed.unread} bytes that were read of it are nowhere to be found: it was emptied, "
-        "or rotated to a place that is not looked at, perhaps with lines that were not read"
+        "lost its end in a power cut, or was rotated to a place that is not looked at, perhaps "
+        "with lines that were not read"
     )

@@ -109,12 +109,12 @@ def _plan(terms: Terms, was: Position | None, opened: ExitStack) -> Plan:
         segments, missed = _from_place(log, was, files)
         if segments:
             return Plan(segments, False, b"", given_up, late_are_read, missed)
-    segments, oldest = _from_edge(log, terms, files)
+    segments, oldest, log_holds_all = _from_edge(log, terms, files)
     if not segments and not (terms.earlier and every):
         raise FileNotFoundError(errno.ENOENT, "no such file; does the POP server log here?")
     lead = _lead(segments[0], oldest, files) if segments else b""
     missed = _unreadable(files)
-    if was is not None and was.here.proves:
+    if was is not None and was.here.proves and not log_holds_all:
         missed += _lost(was.here, terms, every)
     return Plan(segments, True, lead, given_up, late_are_read, missed)
 
@@ -163,10 +163,11 @@ def _lost(cursor: Cursor, terms: Terms, known: Sequence[Neighbour]) -> list[Miss
 
 def _from_edge(
     log: Plain | None, terms: Terms, files: Neighbours
-) -> tuple[list[Segment], Neighbour | None]:
+) -> tuple[list[Segment], Neighbour | None, bool]:
     """The log from the window's edge on, and its neighbours if it begins inside the window.
 
-    With it the oldest of these.
+    With it the oldest of these, and whether the log itself reaches back to the edge: then it was
+    not rotated since, and a place that is not found in it was at an end that a power cut took.
     """
     from sapd.reading.edge import Edge, last_newline  # most minutes begin at a place
 
@@ -179,13 +180,14 @@ def _from_edge(
         else:
             start, older = last_newline(log), False
         segments = [Segment(log, start, None if start.offset else 0, current=True)]
+    log_holds_all = not older
     for place, file in files.newest_first() if older else ():
         start, older = edge.start_in(file)
         segments.append(Segment(file, start))
         oldest = place
         if not older:
             break
-    return segments[::-1], oldest
+    return segments[::-1], oldest, log_holds_all
 
 
 def _lead(first: Segment, place: Neighbour | None, files: Neighbours) -> bytes:
