@@ -14,7 +14,7 @@ import pytest
 
 from sapd import audit, cli, errors, files
 from sapd.audit import Entry
-from tests.site import MAKEMAP, Site, login, noise, when
+from tests.site import MAKEMAP, Site, login, noise, utc, when
 
 pytestmark = pytest.mark.makemap
 
@@ -254,6 +254,20 @@ def test_the_end_is_the_one_that_was_written(site: Site) -> None:
     for seconds, is_so in ((2200, "open"), (2249, "open"), (2250, "closed")):
         (first, *_) = who(site, "192.0.2.10", "--at", when(start + seconds))
         assert f"was {is_so} at " in first
+
+
+def test_the_end_is_known_where_the_map_could_not_be_published_then(site: Site) -> None:
+    site.write(login("192.0.2.10", at=NOW))
+    site.run("--at", when(NOW))
+    site.write(login("192.0.2.10", at=NOW + 60))  # a renewal of which the trail does not tell
+    site.run("--at", when(NOW + 60))
+    site.configure(access_settings='makemap = "/nonexistent"')
+    site.run("--at", when(NOW + 2000), status=errors.MAKEMAP_FAILED)
+    site.configure()
+    site.run("--at", when(NOW + 2100))
+    assert site.relaying() == {"198.51.100.9"}
+    last = site.audit.read_text().splitlines()[-1]
+    assert json.loads(last)["ended"] == utc(NOW + 60 + 1800)
 
 
 def test_an_account_before_the_trail(site: Site) -> None:
