@@ -329,7 +329,7 @@ def test_a_fifo_in_a_neighbours_place_is_not_waited_for(site: Site) -> None:
 
 def read_within(site: Site, seconds: float) -> subprocess.CompletedProcess[str]:
     """A run whose budget of reading is that small."""
-    code = "import sys; from sapd import cli, maillog\n"
+    code = "import sys; from sapd import cli; from sapd.reading import maillog\n"
     code += f"maillog.BUDGET = {seconds}\nsys.exit(cli.main())"
     command = [sys.executable, "-c", code, "run", "-c", str(site.config)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
