@@ -13,6 +13,7 @@ from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Lock
 from typing import Any
 
 from sapd import config, run, who
@@ -66,6 +67,8 @@ FIRST = Variant("ext4", first=True)
 VARIANTS = [STEADY, SELDOM, STEADY_COPY, SELDOM_COPY, FIRST]
 
 FOREIGN = "203.0.113.66"
+
+_one_pass = Lock()  # a pass sets the umask while it starts makemap, and that is the whole process'
 
 
 class Strangers(Variant):
@@ -182,7 +185,8 @@ def each(
 
 def finish(site: Site, may_warn: str | None = None) -> None:
     """A pass that must have nothing to complain of, but for a warning with these words."""
-    report = run.once(config.load(str(site.config)), LATER)
+    with _one_pass:
+        report = run.once(config.load(str(site.config)), LATER)
     assert report.problems == []
     assert all(may_warn is not None and may_warn in said for _, said in report.warnings), (
         report.warnings
