@@ -73,7 +73,7 @@ def test_a_login_meanwhile_opens_and_cron_has_nothing_to_mail(site: Site) -> Non
         (["--for", "5s", "-n"], "--dry-run exclude"),
         (["--for", "5s", "--at", "10:00"], "--at exclude"),
         (["--for", "5"], "write a number and"),
-        (["--for", "0s"], "write a number and"),
+        (["--for", "0s"], "must be more than 0"),
     ],
 )
 def test_what_makes_no_sense_is_refused(site: Site, options: list[str], word: str) -> None:

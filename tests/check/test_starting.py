@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import shutil
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from sapd import check, config
 from sapd.check.finding import Finding
+from sapd.events import formats
 from tests.folders import as_nobody, put
 from tests.site import Site, login
 
@@ -139,7 +141,11 @@ def test_a_program_of_another_version_and_one_that_needs_the_callers_environment
     assert problems(site, root) == [f"{where}: {program} does not run as root; {REMEDY}"]
 
 
-def test_another_user_is_told_whose_run_it_is(folder: Path) -> None:
+def test_another_user_is_told_whose_run_it_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readable = shutil.copytree(formats._SHIPPED, folder / "popformats")  # unlike a user's checkout
+    monkeypatch.setattr(formats, "_SHIPPED", str(readable))
     site = Site(folder)
     site.write(login("192.0.2.10"))
     site.run()

@@ -64,7 +64,7 @@ def syslog_ng(
     settings = folder / "conf"
     settings.write_text(_SYSLOG_NG.format(folder=folder, flags=flags) + "".join(parts))
     libraries = [root / "usr/lib/syslog-ng", root / "usr/lib/x86_64-linux-gnu"]
-    modules = root / "usr/lib/syslog-ng/3.38"
+    [modules] = (root / "usr/lib/syslog-ng").glob("[0-9]*")  # by its version
     files = [f"--{name}={folder}/{name}" for name in ("persist-file", "pidfile", "control")]
     command = [str(root / "usr/sbin/syslog-ng"), "-F", "--no-caps", f"--cfgfile={settings}", *files]
     environment = {**os.environ, "LD_LIBRARY_PATH": ":".join(map(str, libraries))}
