@@ -1,6 +1,10 @@
 """The settings that there are, by table, each with a line that shows it. The top has no name."""
 
-EXAMPLES: dict[str, dict[str, str]] = {
+from collections.abc import Mapping
+
+Examples = Mapping[str, Mapping[str, str]]
+
+EXAMPLES: Examples = {
     "": {
         "window": 'window = "30m"',
         "formats_directory": 'formats_directory = "/etc/sapd/formats.d"',
@@ -51,9 +55,9 @@ EXAMPLES: dict[str, dict[str, str]] = {
 _LISTS = ("log", "network")
 
 
-def example(table: str, key: str) -> str | None:
+def example(table: str, key: str, examples: Examples = EXAMPLES) -> str | None:
     """A line that shows a setting; None if there is none of that name."""
-    return EXAMPLES.get(table, {}).get(key)
+    return examples.get(table, {}).get(key)
 
 
 def header(table: str) -> str:
@@ -63,6 +67,6 @@ def header(table: str) -> str:
     return f"in [[{table}]]" if table in _LISTS else f"in [{table}]"
 
 
-def homes(key: str) -> list[str]:
+def homes(key: str, examples: Examples = EXAMPLES) -> list[str]:
     """The tables that have a setting of this name."""
-    return [table for table, keys in EXAMPLES.items() if key in keys]
+    return [table for table, keys in examples.items() if key in keys]

@@ -12,13 +12,20 @@ from sapd import errors, settings
 from sapd.toml_table import Table
 
 
-def read(path: str) -> Table:
-    """The file's top table. Raises `SapdError` 78, or 77 if it may not be read."""
-    text = _text(path)
-    return Table(path, "", _parsed(path, text), text)
+def read(
+    path: str,
+    examples: settings.Examples = settings.EXAMPLES,
+    remedy: str = "name the configuration with -c",
+) -> Table:
+    """The file's top table; `examples` show its settings.
+
+    Raises `SapdError` 78, or 77 if it may not be read. The `remedy` is for what is no such file.
+    """
+    text = _text(path, remedy)
+    return Table(path, "", _parsed(path, text, examples), text, examples=examples)
 
 
-def _text(path: str) -> str:
+def _text(path: str, remedy: str) -> str:
     data, status = b"", errors.BAD_CONFIG
     try:
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
@@ -39,20 +46,20 @@ def _text(path: str) -> str:
         if os.path.islink(path):
             reason = f"is a link to {os.readlink(path)}, which is missing; mend or remove the link"
     except IsADirectoryError:
-        reason = "is a folder; name the configuration with -c"
+        reason = f"is a folder; {remedy}"
     except OSError as error:
-        reason = f"can't be read: {error.strerror}; name the configuration with -c"
+        reason = f"can't be read: {error.strerror}; {remedy}"
     raise errors.SapdError(status, path, reason)
 
 
-def _parsed(path: str, text: str) -> dict[str, Any]:
+def _parsed(path: str, text: str, examples: settings.Examples) -> dict[str, Any]:
     """The file's tables. What stands there twice is told all at once; of other errors the first."""
     mistakes: list[errors.SapdError] = []
     while True:
         try:
             found = tomllib.loads(text)
         except (ValueError, RecursionError) as error:
-            reason, spare = _reason(text, error)
+            reason, spare = _reason(text, error, examples)
             mistakes.append(errors.SapdError(errors.BAD_CONFIG, path, reason))
             if spare:  # the rest can be read without this line
                 rows = text.split("\n")
@@ -64,7 +71,7 @@ def _parsed(path: str, text: str) -> dict[str, Any]:
         return found
 
 
-def _reason(text: str, error: Exception) -> tuple[str, int]:
+def _reason(text: str, error: Exception, examples: settings.Examples) -> tuple[str, int]:
     """What is wrong, and the line that may be left out to read on, 0 if there is none."""
     from sapd import toml_lines  # which only mistakes need
 
@@ -83,7 +90,7 @@ def _reason(text: str, error: Exception) -> tuple[str, int]:
             return f"[{place.table}] {lines}; put all below one of them", 0
         name = f"{place.table}.{place.key}" if place.table else place.key
         return f"{name} {lines}; keep one of them", line
-    example = settings.example(place.table, place.key) if place else None
+    example = settings.example(place.table, place.key, examples) if place else None
     remedy = "strings stand in quotes, lists in brackets, tables begin with [name] or [[name]]"
     shown = text.split("\n")[line - 1].strip()
     return f"line {line} {what}: {shown}; {f'example: {example}' if example else remedy}", 0

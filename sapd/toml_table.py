@@ -50,17 +50,24 @@ class Table:
     """
 
     def __init__(
-        self, file: str, name: str, values: dict[str, Any], text: str = "", number: int = 0
+        self,
+        file: str,
+        name: str,
+        values: dict[str, Any],
+        text: str = "",
+        number: int = 0,
+        examples: settings.Examples = settings.EXAMPLES,
     ) -> None:
         """`name` is the table's, empty at the top level; of several of that name it is `number`.
 
-        `text` is the file's, in which lines are looked for.
+        `text` is the file's, in which lines are looked for; `examples` show its settings.
         """
         self.file = file
         self._name = name
         self._values = values
         self._text = text
         self._number = number
+        self._examples = examples
 
     def line_of(self, key: str) -> int:
         """The line in which a setting stands, or its table begins; 0 if that is not known."""
@@ -71,7 +78,7 @@ class Table:
 
     def refuse(self, key: str, why: str, example: str | None = None) -> NoReturn:
         """Raise the error that says why a setting can't be used, with a line that could be."""
-        shown = example or settings.example(self._name, key)
+        shown = example or self._example(key)
         self._refuse(key, f"{why}{_example(why, shown)}")
 
     def refuse_to_remove(self, key: str, why: str) -> NoReturn:
@@ -82,13 +89,16 @@ class Table:
         where = f"{self._name}.{key}" if self._name else key
         raise Refused(self, key, f"{where} {why}", meant)
 
+    def _example(self, key: str) -> str | None:
+        return settings.example(self._name, key, self._examples)
+
     def without(self, key: str) -> None:
         """Forget a setting, as if it were not there."""
         self._values.pop(key, None)
 
     def pretend(self, key: str) -> bool:
         """Act as if a setting had a sound value; whether there is one."""
-        shown = settings.example(self._name, key)
+        shown = self._example(key)
         try:
             self._values.update(tomllib.loads(shown or ""))
         except tomllib.TOMLDecodeError:
@@ -104,18 +114,29 @@ class Table:
         """Whether the setting is there."""
         return key in self._values
 
+    def names(self) -> list[str]:
+        """The settings that are there, in the file's order."""
+        return [*self._values]
+
+    def over(self, base: Table) -> Table:
+        """The same with the settings of another table for those that this one lacks."""
+        return self._of(self._name, {**base._values, **self._values}, self._number)
+
+    def _of(self, name: str, values: dict[str, Any], number: int = 0) -> Table:
+        return Table(self.file, name, values, self._text, number, self._examples)
+
     def only(self, *known: str) -> None:
         """Refuse every other key."""
         for key in self._values:
             if key in known:
                 continue
-            homes = [table for table in settings.homes(key) if table != self._name]
+            homes = [table for table in settings.homes(key, self._examples) if table != self._name]
             if homes:
                 places = " or ".join(map(settings.header, homes))
-                shown = settings.example(homes[0], key)
+                shown = settings.example(homes[0], key, self._examples)
                 self._refuse(key, f"belongs {places}; example: {shown}")
             meant = _meant(key, list(known))
-            shown = settings.example(self._name, meant) if meant else None
+            shown = self._example(meant)
             why = f"is not a setting{nearest(key, list(known))}"
             self._refuse(key, f"{why}{_example(why, shown)}", meant)
 
@@ -146,7 +167,7 @@ class Table:
         folder = os.path.dirname(os.path.abspath(self.file))
         return os.path.normpath(os.path.join(folder, text))
 
-    def one_of(self, key: str, known: Collection[str], default: str) -> str:
+    def one_of(self, key: str, known: Collection[str], default: str | None = None) -> str:
         """One of the known words."""
         word = self.text(key, default)
         if word not in known:
@@ -169,9 +190,9 @@ class Table:
             self.refuse(key, f"is too large; it must be at most {_MOST}")
         return value
 
-    def flag(self, key: str) -> bool:
-        """True or false; false if the setting is not there."""
-        value = self._values.get(key, False)
+    def flag(self, key: str, *, default: bool = False) -> bool:
+        """True or false."""
+        value = self._values.get(key, default)
         if not isinstance(value, bool):
             self.refuse(key, "must be true or false")
         return value
@@ -207,16 +228,14 @@ class Table:
     def table(self, key: str) -> Table:
         """A table in this one; empty if it is not there."""
         value = self._get(key, dict, f"a table, as [{key}]")
-        return Table(self.file, key, value or {}, self._text)
+        return self._of(key, value or {})
 
     def tables(self, key: str) -> list[Table]:
         """A list of tables in this one."""
         value = self._get(key, list, f"one or more tables, as [[{key}]]") or []
         if not all(isinstance(item, dict) for item in value):
             self.refuse(key, f"must be one or more tables, as [[{key}]]")
-        return [
-            Table(self.file, key, item, self._text, number) for number, item in enumerate(value)
-        ]
+        return [self._of(key, item, number) for number, item in enumerate(value)]
 
 
 def _example(why: str, shown: str | None) -> str:

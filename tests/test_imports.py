@@ -90,7 +90,9 @@ ARROWS = {
     "events.frames": {"events.prefixes", "timestamps"},
     "events.framing": {"events.formats", "events.frames", "timestamps"},
     "events.prefixes": set(),
-    "events.formats": {"addresses", "errors", "events.frames", "timestamps"},
+    "events.formats": {
+        "addresses", "errors", "events.frames", "timestamps", "toml_file", "toml_table",
+    },
     "events.explain": {"addresses", "events.doubts", "events.formats", "events.frames"},
     "cut": {"errors", "files", "reading.logfile", "reading.place"},
     "reading.journal": {

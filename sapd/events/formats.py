@@ -42,18 +42,17 @@ and for each kind of line a table `[[line]]`:
 import os
 import re
 import time
-import tomllib
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from itertools import count
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple
 
-from sapd import errors
+from sapd import errors, toml_file
 from sapd.addresses import parse_address
 from sapd.events.frames import LONGEST
 from sapd.timestamps import STAMPS
+from sapd.toml_table import Table
 
 AUTO = "auto"
 """Stands for all formats, for people who don't know what they run."""
@@ -157,7 +156,7 @@ def load(name: str, directory: str | None = None) -> Format:
     for folder in _folders(directory):
         file = os.path.join(folder, f"{name}.toml")
         if os.path.lexists(file):
-            return _Reader(file, folder == _SHIPPED).format()
+            return _of_file(file, shipped=folder == _SHIPPED)
     reason = f"no format of this name; known are {', '.join(names(directory))}"
     raise errors.SapdError(errors.BAD_CONFIG, name, reason)
 
@@ -188,198 +187,153 @@ def looked_at(directory: str) -> list[str]:
     return [directory, *_files(directory)]
 
 
-class _Reader:
-    """Turns one file into a `Format`."""
+def _of_file(file: str, *, shipped: bool) -> Format:
+    """One file. What it inherits needs no trial: that is as good as the shipped format."""
+    own = _read(file)
+    read = _with_inherited(own)
+    read.only(*_KEYS)
+    parts = _parts(read.table("parts"))
+    _filled(read, "description")  # for people, but they need it
+    programs = read.texts("programs", ())
+    for program in programs:
+        if why := objection_to(program):
+            read.refuse("programs", why)
+    heads = read.texts("own_file", ())
+    if not programs and not heads:
+        read.refuse("programs", "is missing; name the programs as syslog does")
+    cut_at, cut_behind = read.count("cut_at"), read.count("cut_behind")
+    if (cut_at is None) != (cut_behind is None):
+        read.refuse("cut_at", "and cut_behind go together")
+    lines = read.tables("line")
+    if not lines:
+        read.refuse("line", "is missing; add [[line]] with event, needles, pattern, example")
+    tried = {key: own.has(key) and not shipped for key in ("own_file", "line")}
+    return Format(
+        name=_stem(file),
+        inherits=read.text("inherit") if read.has("inherit") else None,
+        program_names=programs,
+        programs=_globs(programs),
+        pid=read.one_of("pid", _PIDS, "always"),
+        own_file=tuple(_head(read, head, is_tried=tried["own_file"]) for head in heads),
+        cut_at=cut_at,
+        cut_behind=cut_behind or 0,
+        strangers_log_out=read.flag("strangers_log_out"),
+        auto=read.flag("auto", default=True),
+        failures_look_alike=read.flag("failures_look_alike"),
+        lines=tuple(_line(line, parts, is_tried=tried["line"]) for line in lines),
+    )
 
-    def __init__(self, file: str, shipped: bool) -> None:
-        self.file = file
-        self.shipped = shipped
 
-    def format(self) -> Format:
-        own = self._toml(self.file)
-        read = self._with_inherited(own)
-        self._only("", read, _KEYS)
-        parts = self._parts(read)
-        self._text(read, "", "description")  # for people, but they need it
-        programs = self._texts(read, "", "programs")
-        for program in programs:
-            if why := objection_to(program):
-                self._refuse("programs", why)
-        heads = self._texts(read, "", "own_file")
-        if not programs and not heads:
-            self._refuse("programs", "is missing; name the programs as syslog does")
-        cut_at, cut_behind = (self._bytes(read, key) for key in ("cut_at", "cut_behind"))
-        if (cut_at is None) != (cut_behind is None):
-            self._refuse("cut_at", "and cut_behind go together")
-        lines = read.get("line")
-        if not isinstance(lines, list) or not lines:
-            self._refuse("line", "is missing; add [[line]] with event, needles, pattern, example")
-        return Format(
-            name=_stem(self.file),
-            inherits=read.get("inherit"),
-            program_names=tuple(programs),
-            programs=_globs(programs),
-            pid=self._one_of(read.get("pid", "always"), "pid", _PIDS),
-            own_file=tuple(self._head(head, "own_file" in own) for head in heads),
-            cut_at=cut_at,
-            cut_behind=cut_behind or 0,
-            strangers_log_out=self._flag(read, "strangers_log_out", False),
-            auto=self._flag(read, "auto", True),
-            failures_look_alike=self._flag(read, "failures_look_alike", False),
-            lines=tuple(
-                self._line(f"[[line]] {n}", line, parts, "line" in own)
-                for n, line in zip(count(1), lines)
-            ),
-        )
+def _read(file: str) -> Table:
+    return toml_file.read(file, {}, "move it away")
 
-    def _with_inherited(self, read: dict[str, Any]) -> dict[str, Any]:
-        if "inherit" not in read:
-            return read
-        base = os.path.join(_SHIPPED, f"{read['inherit']}.toml")
-        if not os.path.isfile(base):
-            self._refuse("inherit", f'is "{read["inherit"]}", which is not a format of sapd\'s')
-        return {**self._with_inherited(self._toml(base)), **read}
 
-    def _parts(self, read: dict[str, Any]) -> dict[str, str]:
-        """The texts by their names in braces; one may name those before it."""
-        parts: dict[str, str] = {}
-        table = read.get("parts", {})
-        if not isinstance(table, dict):
-            self._refuse("parts", "must be a table, as [parts]")
-        for name in table:
-            text = self._text(table, "parts: ", name)
-            parts[f"{{{name}}}"] = _filled_in(text, parts)
-        return parts
+def _with_inherited(own: Table) -> Table:
+    if not own.has("inherit"):
+        return own
+    name = own.text("inherit")
+    base = os.path.join(_SHIPPED, f"{name}.toml")
+    if not os.path.isfile(base):
+        own.refuse("inherit", f'is "{name}", which is not a format of sapd\'s')
+    return own.over(_with_inherited(_read(base)))
 
-    def _flag(self, read: dict[str, Any], key: str, default: bool) -> bool:
-        value = read.get(key, default)
-        if not isinstance(value, bool):
-            self._refuse(key, "must be true or false")
-        return value
 
-    def _bytes(self, read: dict[str, Any], key: str) -> int | None:
-        value = read.get(key)
-        if value is not None and (type(value) is not int or value < 1):
-            self._refuse(key, "must be a number of bytes")
-        return value
+def _parts(read: Table) -> dict[str, str]:
+    """The texts by their names in braces; one may name those before it."""
+    parts: dict[str, str] = {}
+    for name in read.names():
+        parts[f"{{{name}}}"] = _filled_in(_filled(read, name), parts)
+    return parts
 
-    def _toml(self, file: str) -> dict[str, Any]:
-        if os.path.exists(file) and not os.path.isfile(file):  # which would keep us waiting
-            reason = "is not a regular file; move it away"
-            raise errors.SapdError(errors.BAD_CONFIG, file, reason)
-        try:
-            with open(file, "rb") as opened:
-                return tomllib.load(opened)
-        except OSError as error:
-            reason = f"can't be read: {error.strerror}"
-        except (ValueError, RecursionError) as error:
-            reason = f"is not TOML: {error}"
-        raise errors.SapdError(errors.BAD_CONFIG, file, reason)
 
-    def _line(self, where: str, read: Any, parts: dict[str, str], is_own: bool) -> Line:
-        """What is inherited unchanged needs no trial: it is as good as the shipped format."""
-        if not isinstance(read, dict):
-            self._refuse("line", "must be one or more tables, as [[line]]")
-        self._only(f"{where}: ", read, _LINE_KEYS)
-        event = self._one_of(read.get("event"), f"{where}: event", EVENTS)
-        needles = self._texts(read, f"{where}: ", "needles")
-        if not needles or "" in needles:
-            self._refuse(f"{where}: needles", "must name a text that every such line holds")
-        text = _filled_in(self._text(read, f"{where}: ", "pattern"), parts)
-        pattern = self._compiled(text, f"{where}: pattern")
-        groups = set(pattern.groupindex)
-        for group in groups:
-            if group not in _GROUPS and not group.startswith("_"):
-                known = ", ".join(_GROUPS)
-                self._refuse(f"{where}: pattern", f'has a group "{group}"; known are {known}')
-        if pattern.groups > len(groups):
-            self._refuse(f"{where}: pattern", "has a group without a name; write (?:...)")
-        needs = {"connect": ["address"], "cut": [], "rejected": []}
-        for needed in needs.get(event, ["account"]):
-            if needed not in groups:
-                self._refuse(f"{where}: pattern", f"needs a group (?P<{needed}>...)")
-        example = self._text(read, f"{where}: ", "example").encode()
-        reason = self._text(read, f"{where}: ", "reason") if event == "rejected" else ""
-        encoded = tuple(needle.encode() for needle in needles)
-        own_file = self._flag(read, "own_file", False)
-        own_words = self._flag(read, "own_words", False)
-        line = Line(event, encoded, pattern, example, reason, own_file, own_words)
-        if is_own and not self.shipped:
-            self._try_out(where, line)
-        return line
+def _filled(read: Table, key: str) -> str:
+    """A text that must be there, and not be empty."""
+    return read.text(key) or read.refuse(key, "is empty")
 
-    def _try_out(self, where: str, line: Line) -> None:
-        """Do what the tests do for the shipped formats: does it fit, how long can it take."""
-        found = line.pattern.fullmatch(line.example)
-        if found is None:
-            self._refuse(f"{where}: example", "does not fit the pattern")
-        rest = without_groups(found)
-        if not any(needle in rest for needle in line.needles):
-            self._refuse(f"{where}: needles", "has no text that every such line holds")
-        named = found.groupdict().get("address")
-        if named is not None and parse_address(named) is None:
-            self._refuse(f"{where}: example", f'has "{named.decode()}" for its address')
-        for spoilt in (b"\0 " + line.example, line.example + b" \0"):
-            fits = line.pattern.fullmatch(spoilt)
-            if fits is not None and b"\0" in without_groups(fits):
-                reason = "fits with any words before or behind, which may be a stranger's"
-                self._refuse(f"{where}: pattern", reason)
-        if takes_long(line.pattern, line.example):
-            reason = f"takes too long on a line made to that end, over {_SLOW} s; simplify it"
-            self._refuse(f"{where}: pattern", reason)
 
-    def _head(self, text: str, is_own: bool) -> re.Pattern[bytes]:
-        shapes = ", ".join(f"{{{shape}}}" for shape in STAMPS)
-        if "(?P<stamp>" in text:
-            self._refuse("own_file", f"has a stamp of its own; write one of {shapes}: {text}")
-        own = text
-        for shape, pattern in STAMPS.items():
-            own = own.replace(f"{{{shape}}}", f"(?P<stamp>{pattern.decode()})")
-        head = self._compiled(own, "own_file")
-        for group in head.groupindex:
-            if group not in ("stamp", "program") and not group.startswith("_"):
-                self._refuse("own_file", f'has a group "{group}"; known is program')
-        if "stamp" not in head.groupindex:
-            self._refuse("own_file", f"needs one stamp, as {shapes}: {text}")
-        if is_own and not self.shipped and takes_long(head, b""):
-            self._refuse("own_file", f"takes too long, over {_SLOW} s, on some line: {text}")
-        return head
+def _line(read: Table, parts: dict[str, str], *, is_tried: bool) -> Line:
+    read.only(*_LINE_KEYS)
+    event = read.one_of("event", EVENTS)
+    needles = read.texts("needles")
+    if not needles or "" in needles:
+        read.refuse("needles", "must name a text that every such line holds")
+    pattern = _compiled(read, "pattern", _filled_in(_filled(read, "pattern"), parts))
+    _refuse_groups(read, pattern, event)
+    line = Line(
+        event,
+        tuple(needle.encode() for needle in needles),
+        pattern,
+        _filled(read, "example").encode(),
+        _filled(read, "reason") if event == "rejected" else "",
+        read.flag("own_file"),
+        read.flag("own_words"),
+    )
+    if is_tried:
+        _try_out(read, line)
+    return line
 
-    def _compiled(self, text: str, where: str) -> re.Pattern[bytes]:
-        """The pattern in brackets of its own, so that `a|b` has both ends anchored, too."""
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")  # of what may mean something else one day
-                return re.compile(b"(?:" + text.encode() + b")")
-        except (re.error, Warning, OverflowError, RecursionError) as error:
-            self._refuse(where, f"is not a regular expression: {error}")
 
-    def _refuse(self, key: str, why: str) -> NoReturn:
-        raise errors.SapdError(errors.BAD_CONFIG, self.file, f"{key} {why}")
+def _refuse_groups(read: Table, pattern: re.Pattern[bytes], event: str) -> None:
+    """Refuse a pattern with other groups than its event has."""
+    groups = set(pattern.groupindex)
+    for group in groups:
+        if group not in _GROUPS and not group.startswith("_"):
+            read.refuse("pattern", f'has a group "{group}"; known are {", ".join(_GROUPS)}')
+    if pattern.groups > len(groups):
+        read.refuse("pattern", "has a group without a name; write (?:...)")
+    needs = {"connect": ["address"], "cut": [], "rejected": []}
+    for needed in needs.get(event, ["account"]):
+        if needed not in groups:
+            read.refuse("pattern", f"needs a group (?P<{needed}>...)")
 
-    def _only(self, where: str, read: dict[str, Any], known: Sequence[str]) -> None:
-        for key in read:
-            if key not in known:
-                self._refuse(f"{where}{key}", f"is not a key; known are {', '.join(known)}")
 
-    def _one_of(self, value: Any, where: str, known: Sequence[str]) -> str:
-        if value is None:
-            self._refuse(where, f"is missing; it is one of {', '.join(known)}")
-        if value not in known:
-            self._refuse(where, f"must be one of {', '.join(known)}")
-        return str(value)
+def _try_out(read: Table, line: Line) -> None:
+    """Do what the tests do for the shipped formats: does it fit, how long can it take."""
+    found = line.pattern.fullmatch(line.example)
+    if found is None:
+        read.refuse("example", "does not fit the pattern")
+    rest = without_groups(found)
+    if not any(needle in rest for needle in line.needles):
+        read.refuse("needles", "has no text that every such line holds")
+    named = found.groupdict().get("address")
+    if named is not None and parse_address(named) is None:
+        read.refuse("example", f'has "{named.decode()}" for its address')
+    for spoilt in (b"\0 " + line.example, line.example + b" \0"):
+        fits = line.pattern.fullmatch(spoilt)
+        if fits is not None and b"\0" in without_groups(fits):
+            reason = "fits with any words before or behind, which may be a stranger's"
+            read.refuse("pattern", reason)
+    if takes_long(line.pattern, line.example):
+        reason = f"takes too long on a line made to that end, over {_SLOW} s; simplify it"
+        read.refuse("pattern", reason)
 
-    def _text(self, read: dict[str, Any], where: str, key: str) -> str:
-        value = read.get(key)
-        if not isinstance(value, str) or not value:
-            self._refuse(f"{where}{key}", 'must be a quoted string, as "..."')
-        return str(value)
 
-    def _texts(self, read: dict[str, Any], where: str, key: str) -> list[str]:
-        value = read.get(key, [])
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            self._refuse(f"{where}{key}", 'must be a list of quoted strings, as ["..."]')
-        return list(value)
+def _head(read: Table, text: str, *, is_tried: bool) -> re.Pattern[bytes]:
+    shapes = ", ".join(f"{{{shape}}}" for shape in STAMPS)
+    if "(?P<stamp>" in text:
+        read.refuse("own_file", f"has a stamp of its own; write one of {shapes}: {text}")
+    own = text
+    for shape, pattern in STAMPS.items():
+        own = own.replace(f"{{{shape}}}", f"(?P<stamp>{pattern.decode()})")
+    head = _compiled(read, "own_file", own)
+    for group in head.groupindex:
+        if group not in ("stamp", "program") and not group.startswith("_"):
+            read.refuse("own_file", f'has a group "{group}"; known is program')
+    if "stamp" not in head.groupindex:
+        read.refuse("own_file", f"needs one stamp, as {shapes}: {text}")
+    if is_tried and takes_long(head, b""):
+        read.refuse("own_file", f"takes too long, over {_SLOW} s, on some line: {text}")
+    return head
+
+
+def _compiled(read: Table, key: str, text: str) -> re.Pattern[bytes]:
+    """The pattern in brackets of its own, so that `a|b` has both ends anchored, too."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # of what may mean something else one day
+            return re.compile(b"(?:" + text.encode() + b")")
+    except (re.error, Warning, OverflowError, RecursionError) as error:
+        read.refuse(key, f"is not a regular expression: {error}")
 
 
 def objection_to(program: str) -> str | None:

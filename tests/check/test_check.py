@@ -332,7 +332,7 @@ def test_formats_of_ones_own(site: Site, root: Path) -> None:
     site.run()
     (problem,) = problems(site, root)
     assert problem == Finding(78, problem.text)
-    assert problem.text.startswith(f"{folder}/ours.toml: x is not a key; known are description")
+    assert problem.text.startswith(f"{folder}/ours.toml: line 1: x is not a setting; known are ")
     site.configure(log_settings='formats = ["ours"]', top='formats_directory = "formats.d"')
     site.write(login("192.0.2.11"))
     assert site.run(status=78).stderr == f"sapd: error: {problem.text}\n"

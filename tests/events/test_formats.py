@@ -175,14 +175,15 @@ LOOP = GOOD["line"].replace("\\S+", "(?:\\w+\\s?)*")
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"description": ""}, "description must be a quoted string"),
+        ({"description": ""}, "description is missing"),
+        ({"description": '""'}, "line 1: description is empty"),
         ({"programs": '"x"'}, "programs must be a list of quoted strings"),
         ({"programs": ""}, "programs is missing"),
-        ({"pid": '"often"'}, "pid must be one of always, never, maybe"),
-        ({"pid": "[]"}, "pid must be one of"),
-        ({"cut_at": "0"}, "cut_at must be a number of bytes"),
+        ({"pid": '"often"'}, 'line 3: pid is "often"; known are always, maybe, never'),
+        ({"pid": "[]"}, "line 3: pid must be a quoted string"),
+        ({"cut_at": "0"}, "line 3: cut_at is 0; it must be at least 1"),
         ({"cut_at": "7"}, "cut_at and cut_behind go together"),
-        ({"cut_at": "true"}, "cut_at must be a number of bytes"),
+        ({"cut_at": "true"}, "line 3: cut_at must be a whole number"),
         ({"own_file": "['x ']"}, "own_file needs one stamp, as {traditional}, {rfc3339}"),
         (
             {"own_file": "['(?P<stamp>\\d+/\\d+/\\d+ [\\d:]+) ']"},
@@ -190,15 +191,18 @@ LOOP = GOOD["line"].replace("\\S+", "(?:\\w+\\s?)*")
         ),
         ({"own_file": "['{iso} {iso} ']"}, "own_file is not a regular expression: redefinition"),
         ({"inherit": '"nothing"'}, 'inherit is "nothing", which is not a format of sapd\'s'),
-        ({"programme": '["x"]'}, "programme is not a key; known are description, "),
+        ({"programme": '["x"]'}, 'line 3: programme is not a setting; did you mean "programs"?'),
         ({"line": ""}, "line is missing"),
-        ({"line": "line = 3"}, "line is missing"),
+        ({"line": "line = 3"}, "line 3: line must be one or more tables, as [[line]]"),
         ({"line": "line = [3]"}, "line must be one or more tables"),
         (
             {"line": GOOD["line"].replace("login", "hello")},
-            "[[line]] 1: event must be one of login, logout",
+            'line 5: line.event is "hello"; known are connect, cut, login, logout, rejected',
         ),
-        ({"line": GOOD["line"].replace("needles", "needle")}, "[[line]] 1: needle is not a key"),
+        (
+            {"line": GOOD["line"].replace("needles", "needle")},
+            'line 6: line.needle is not a setting; did you mean "needles"?',
+        ),
         ({"line": GOOD["line"].replace('"hello "', "")}, "needles must name a text"),
         ({"line": GOOD["line"].replace('"hello "', '""')}, "needles must name a text"),
         (
@@ -224,9 +228,12 @@ LOOP = GOOD["line"].replace("\\S+", "(?:\\w+\\s?)*")
             {"line": GOOD["line"].replace(" at 192", " from 192")},
             "example does not fit the pattern",
         ),
-        ({"line": GOOD["line"].replace("example", "sample")}, "[[line]] 1: sample is not a key"),
-        ({"line": GOOD["line"].replace('"login"', '"rejected"')}, "[[line]] 1: reason must be a"),
-        ({"line": GOOD["line"].replace('event = "login"', "")}, "[[line]] 1: event is missing"),
+        (
+            {"line": GOOD["line"].replace("example", "sample")},
+            'line 8: line.sample is not a setting; did you mean "example"?',
+        ),
+        ({"line": GOOD["line"].replace('"login"', '"rejected"')}, "line 4: line.reason is missing"),
+        ({"line": GOOD["line"].replace('event = "login"', "")}, "line 4: line.event is missing"),
         ({"line": GOOD["line"].replace("'hello (", "'.*hello (")}, "may be a stranger's"),
         ({"line": GOOD["line"].replace("\\S*)'", "\\S*).*'")}, "may be a stranger's"),
         (
@@ -240,7 +247,7 @@ LOOP = GOOD["line"].replace("\\S+", "(?:\\w+\\s?)*")
         ({"programs": '[""]'}, 'programs has ""'),
         ({"own_file": "['(?P<progam>x){iso} ']"}, 'own_file has a group "progam"'),
         ({"own_file": "['(?:\\w+\\s?)*x{iso} ']"}, "own_file takes too long"),
-        ({"line": LOOP}, "[[line]] 1: pattern takes too long"),
+        ({"line": LOOP}, "line 7: line.pattern takes too long"),
         (
             {"line": GOOD["line"].replace('"login"', '"connect"').replace("address", "_x")},
             "pattern needs a group (?P<address>...)",
@@ -265,7 +272,7 @@ def test_a_file_that_is_no_toml_is_said(tmp_path: Path, content: bytes) -> None:
         formats.load("ours", str(tmp_path))
     (tmp_path / "ours.toml").unlink()
     (tmp_path / "ours.toml").mkdir()
-    with pytest.raises(errors.SapdError, match=r"ours.toml: is not a regular file"):
+    with pytest.raises(errors.SapdError, match=r"ours.toml: is a folder; move it away"):
         formats.load("ours", str(tmp_path))
 
 
@@ -334,5 +341,7 @@ def test_repeated_words_are_found_slow() -> None:
 
 def test_a_pipe_is_no_format(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "ours.toml")
-    with pytest.raises(errors.SapdError, match=r"ours.toml: is not a regular file; move it away"):
+    with pytest.raises(
+        errors.SapdError, match=r"ours.toml: can't be read: it is not a regular file; move it away"
+    ):
         formats.load("ours", str(tmp_path))

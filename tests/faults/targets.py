@@ -190,7 +190,7 @@ def server(data: bytes) -> None:
     """A format is refused, or has what each kind of line needs."""
     with _file(data, "new.toml") as path:
         try:
-            found = formats._Reader(path, shipped=True).format()
+            found = formats._of_file(path, shipped=True)
         except errors.SapdError as error:
             _is_one_line(error)
             return
