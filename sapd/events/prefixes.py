@@ -34,8 +34,8 @@ LEVEL = _level(b"[ :]")
 WORD = b"(?:" + _FACILITY + b"|" + _PRIORITY + b")"
 """One of them alone, which may as well be a host's name: `mail`."""
 
-CONTAINER = rb"[A-Za-z0-9][\w.-]{0,127} +\| "
-"""What docker compose writes before each line of a container."""
+CONTAINER = rb"[A-Za-z0-9][\w.-]{0,127} {1,64}\| "
+"""What docker compose writes before each line of a container, as long as the longest name."""
 
 BEFORE_STAMP = rb"(?:" + CONTAINER + rb")?(?:<\d{1,3}>1 |[\w-]+: |" + LEVEL + b" ?|" + WORD + b" )?"
 """What may stand before a line's stamp; `word: ` is that of servers in files of their own."""

@@ -21,7 +21,7 @@ _FINE = 64 * 1024  # bytes at the end where every line is looked at
 _SHARE = 64  # before that, one line in this part of the way back that was gone ...
 _NEAREST, _FARTHEST = 4 * 1024, 128 * 1024  # ... at least, and at most, in so many bytes
 _REACH = 512  # bytes in which the next line mostly begins
-_HEAD = 64  # bytes of a line in which its stamp ends
+_HEAD = 256  # bytes of a line in which its stamp ends, also behind a container's name
 _MOST_BETWEEN = 20_000  # further lines, where time jumps
 _DAY, _LATE = 86400, 3900  # seconds by which it goes on or back without a jump
 _MONTH = 30 * 86400
@@ -66,17 +66,13 @@ class Edge(NamedTuple):
 
     def _past_last_year(self, file: File) -> Cursor | None:
         """The same for a file that can only be read forwards: begin behind last year's lines."""
-        months = _Months(self.time)
-        offset, start = 0, 0
-        file.seek(0)
-        while data := file.read(BLOCK):
-            for found in re.finditer(rb"^.{1,64}", data, re.MULTILINE):
-                stamp = self.clock.of_line(found[0])
-                if stamp is not None:
-                    months.note(stamp, yearless(found[0]))
-                if months.all_passed:
-                    start = offset + found.start()
-            offset += len(data)
+        months, start = _Months(self.time), 0
+        for offset, head in _heads(file):
+            stamp = self.clock.of_line(head)
+            if stamp is not None:
+                months.note(stamp, yearless(head))
+            if months.all_passed:
+                start = offset
         return file.cursor_at(start) if start else None
 
     def _begins_inside(self, file: File) -> bool:
@@ -85,6 +81,27 @@ class Edge(NamedTuple):
         first = [self.clock.of_line(line) for line in file.read(4096).split(b"\n")]
         stamps = [stamp for stamp in first if stamp is not None][:3]
         return sum(stamp < self.time for stamp in stamps) < 2
+
+
+def _heads(file: File) -> Iterator[tuple[int, bytes]]:
+    """Where each line of a file that is read forwards begins, and its first bytes.
+
+    Never from the midst of a line: what stands there may be a stranger's.
+    """
+    offset, text, is_inside = 0, b"", False
+    file.seek(0)
+    while data := file.read(BLOCK):
+        text += data
+        if is_inside:
+            begun = text.find(b"\n") + 1
+            is_inside = not begun
+            offset, text = offset + (begun or len(text)), text[begun:] if begun else b""
+        last = text.rfind(b"\n") + 1
+        stop = last if len(text) - last < _HEAD else len(text)
+        for found in re.finditer(rb"^.{1,%d}" % _HEAD, text[:stop], re.MULTILINE):
+            yield offset + found.start(), found[0]
+        is_inside = is_inside or stop > last
+        offset, text = offset + stop, text[stop:]
 
 
 def last_newline(file: Plain) -> Cursor:

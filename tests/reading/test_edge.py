@@ -1,14 +1,20 @@
 """The edge of the window in large files, of which only a few lines are looked at."""
 
+import gzip
+import io
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from sapd.reading.edge import Edge
-from sapd.reading.logfile import BLOCK, open_log
+from sapd.events import frames
+from sapd.reading.edge import _HEAD, Edge, _heads
+from sapd.reading.logfile import BLOCK, Packed, open_log
 from sapd.timestamps import Clock
 
 NOW = time.mktime((2026, 11, 22, 12, 0, 0, 0, 0, -1))
@@ -96,3 +102,44 @@ def test_lines_without_a_stamp_are_passed_over(tmp_path: Path) -> None:
     log.write_bytes(b"".join(more + part for part in steady(20 * MEBI, 2 * DAY, 0)))
     start = start_in(log, DAY / 10, CountingClock(NOW))
     assert 0 < start < 4.5 * MEBI  # 16 MB are read in any case
+
+
+def packed(path: Path, text: bytes, opened: ExitStack) -> Packed:
+    path.write_bytes(gzip.compress(text))
+    file = opened.enter_context(io.FileIO(path))
+    return Packed(".gz", file, time.monotonic() + 60, opened)
+
+
+@given(
+    lines=st.lists(
+        st.sampled_from([0, 1, 40, _HEAD - 1, _HEAD, _HEAD + 1, 1000, 5000]), max_size=20
+    ),
+    block=st.sampled_from([1, 100, _HEAD, 300, 1024, 4096]),
+    ends=st.booleans(),
+)
+@settings(max_examples=300)
+def test_lines_of_a_packed_file_begin_where_they_begin(
+    lines: list[int], block: int, ends: bool
+) -> None:
+    rows = [bytes([65 + number % 26]) * length for number, length in enumerate(lines)]
+    text = b"\n".join(rows) + b"\n" * ends
+    expected, offset = [], 0
+    for row in rows:
+        if row:
+            expected.append((offset, row[:_HEAD]))
+        offset += len(row) + 1
+    if not ends and lines and 0 < lines[-1] < _HEAD:
+        expected.pop()  # not whole, and perhaps not even its head
+    with TemporaryDirectory() as folder, ExitStack() as opened, pytest.MonkeyPatch.context() as to:
+        to.setattr("sapd.reading.edge.BLOCK", block)
+        assert list(_heads(packed(Path(folder, "log.gz"), text, opened))) == expected
+
+
+def test_no_stamp_is_out_of_reach() -> None:
+    """Of a line whose stamp is not seen nobody could tell that it is a year old."""
+    stamped = b"2026-11-22T10:41:05.123456+00:00 mx1 popper[1]: x"
+    longest = b"a" * 128 + b" " * 64 + b"| " + stamped
+    assert frames.name_of(longest) is not None
+    assert Clock(NOW).of_line(longest[:_HEAD]) is not None
+    assert frames.name_of(b"a" + longest) is None
+    assert frames.name_of(longest.replace(b"|", b" |")) is None
